@@ -1,0 +1,174 @@
+"""The GPUs that attnc compiles for and models: data files, one per GPU, with a source per figure.
+
+A user's own file has the form of `target_files/*.toml`. Nothing here needs torch, triton or a GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from attnc.errors import AttncError
+
+Backend: TypeAlias = Literal["cuda", "hip"]
+
+_FOLDER = Path(__file__).parent / "target_files"
+
+
+def _figure(unit: str, *, optional: bool = False) -> Any:
+    """A field that a target file gives as `{ value, unit, source }`, in this unit."""
+    return field(default=None if optional else MISSING, metadata={"unit": unit})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One GPU. "SM" is a compute unit on AMD, a "warp" a wavefront.
+
+    Rates are per SM and clock at the boost clock `clock_mhz`; peaks are dense bf16. `*_sustained`
+    is what was measured, where somebody did; it beats the peak for modelling. An optional figure is
+    None where the maker gives none. `sources` names the source of each figure.
+    """
+
+    name: str
+    title: str
+    backend: Backend
+    arch: str
+    warp_size: int
+    aliases: tuple[str, ...] = ()
+
+    sms: float = _figure("SM")
+    clock_mhz: float = _figure("MHz")
+    clock_max_mhz: float | None = _figure("MHz", optional=True)
+    tensor_tflops: float = _figure("TFLOP/s")
+    tensor_tflops_sustained: float | None = _figure("TFLOP/s", optional=True)
+    tensor_flop_per_clk: float = _figure("FLOP/clk/SM")
+    fma_per_clk: float = _figure("FMA/clk/SM")
+    special_per_clk: float | None = _figure("op/clk/SM", optional=True)
+    memory_bytes_per_second: float = _figure("B/s")
+    memory_sustained: float | None = _figure("B/s", optional=True)
+    l2_bytes: float = _figure("B")
+    last_level_bytes: float | None = _figure("B", optional=True)
+    shared_bytes_per_sm: float = _figure("B")
+    shared_bytes_per_block: float = _figure("B")
+    tensor_memory_per_sm: float | None = _figure("B", optional=True)
+    registers_per_sm: float = _figure("32-bit register")
+    registers_per_thread: float = _figure("32-bit register")
+
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def triton_arch(self) -> int | str:
+        """The architecture as Triton's GPUTarget spells it: 90 for sm_90, "gfx942" as it is."""
+        return int(self.arch.removeprefix("sm_")) if self.backend == "cuda" else self.arch
+
+
+_UNITS: Mapping[str, str] = {f.name: f.metadata["unit"] for f in fields(Target) if f.metadata}
+_REQUIRED = frozenset(f.name for f in fields(Target) if f.metadata and f.default is MISSING)
+_HEADER: Mapping[str, type] = {
+    "name": str, "title": str, "backend": str, "arch": str, "warp_size": int, "aliases": list,
+}  # fmt: skip
+
+
+def target_names() -> tuple[str, ...]:
+    """The built-in targets, without their aliases."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def load_target(name: str | Path) -> Target:
+    """A built-in target by name or alias (`h200`, `sm_90`), or a user's own file by path.
+
+    Raises E801 for an unknown name and E802 for a file that is not a target.
+    """
+    text = str(name)
+    if text.endswith(".toml") or "/" in text:
+        return _read(Path(text))
+    known = _built_in()
+    if text.lower() in known:
+        return known[text.lower()]
+    near = get_close_matches(text.lower(), known, n=1, cutoff=0.5)
+    listed = ", ".join(f"`{n}`" for n in target_names())
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    raise AttncError(
+        "E801",
+        f"unknown target `{text[:60]}`; the targets are {listed}",
+        hint=f"{hint}a file of your own is given by its path, `mygpu.toml`",
+    )
+
+
+@cache
+def _built_in() -> Mapping[str, Target]:
+    targets = [_read(path) for path in sorted(_FOLDER.glob("*.toml"))]
+    return {name: t for t in targets for name in (t.name, *t.aliases)}
+
+
+def _read(path: Path) -> Target:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise AttncError("E801", f"cannot read target file `{path}`: {e.strerror}") from None
+    except (ValueError, RecursionError) as e:  # tomllib's and Unicode's errors are ValueErrors
+        raise _bad(path, f"it is not TOML: {str(e)[:200]}") from None
+    figures = data.pop("figures", {})
+    _check_header(path, data)
+    if not isinstance(figures, dict):
+        raise _bad(path, "`figures` is not a table")
+    _check_names(path, figures)
+    values: dict[str, Any] = {key: _value(path, key, figures[key]) for key in figures}
+    sources = MappingProxyType({key: figures[key]["source"] for key in figures})
+    header: dict[str, Any] = {**data, "aliases": tuple(map(str, data.get("aliases", ())))}
+    return Target(**header, **values, sources=sources)
+
+
+def _check_header(path: Path, data: Mapping[str, object]) -> None:
+    for key, kind in _HEADER.items():
+        if key not in data and key != "aliases":
+            raise _bad(path, f"`{key}` is missing")
+        if type(data.get(key, kind())) is not kind:
+            raise _bad(path, f"`{key}` is not a {kind.__name__}")
+    if unknown := sorted(data.keys() - _HEADER.keys()):
+        raise _bad(path, f"`{unknown[0][:60]}` is unknown")
+    if data["warp_size"] not in (32, 64):
+        raise _bad(path, "`warp_size` is neither 32 nor 64")
+    if data["backend"] not in ("cuda", "hip"):
+        raise _bad(path, f"`backend` is `{str(data['backend'])[:60]}`, not `cuda` or `hip`")
+    arch = str(data["arch"])
+    digits = arch.removeprefix("sm_")
+    if data["backend"] == "cuda" and not (
+        arch.startswith("sm_") and digits.isascii() and digits.isdigit() and len(digits) <= 3
+    ):
+        raise _bad(path, f"`arch` is `{arch[:60]}`, not like `sm_90`")
+    if data["backend"] == "hip" and not (arch.startswith("gfx") and arch.isalnum()):
+        raise _bad(path, f"`arch` is `{arch[:60]}`, not like `gfx942`")
+
+
+def _check_names(path: Path, figures: Mapping[str, object]) -> None:
+    if missing := sorted(_REQUIRED - figures.keys()):
+        raise _bad(path, f"figure `{missing[0]}` is missing")
+    if unknown := sorted(figures.keys() - _UNITS.keys()):
+        near = get_close_matches(unknown[0], _UNITS, n=1)
+        raise _bad(path, f"figure `{unknown[0][:60]}` is unknown", near[0] if near else "")
+
+
+def _value(path: Path, key: str, figure: object) -> float:
+    if not isinstance(figure, dict) or figure.keys() != {"value", "unit", "source"}:
+        raise _bad(path, f"figure `{key}` is not {{ value, unit, source }}")
+    value, unit, source = figure["value"], figure["unit"], figure["source"]
+    if unit != _UNITS[key]:
+        raise _bad(path, f"figure `{key}` is in `{str(unit)[:60]}`, not in `{_UNITS[key]}`")
+    if not isinstance(source, str) or not source.strip():
+        raise _bad(path, f"figure `{key}` names no source")
+    if type(value) not in (int, float) or not 0 < value < sys.float_info.max:
+        raise _bad(path, f"figure `{key}` is not a positive number")
+    return float(value)
+
+
+def _bad(path: Path, what: str, near: str = "") -> AttncError:
+    hint = f"did you mean `{near}`?" if near else f"see `{_FOLDER / 'h200.toml'}` for the form"
+    return AttncError("E802", f"`{path}` is not a target file: {what}", hint=hint)
