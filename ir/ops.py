@@ -96,6 +96,8 @@ OPS: dict[str, Op] = {
         Op("stopgrad", 1, "meta", cost=("none", 0)),
         # or_else(x, y): x where x is present, y where it is absent
         Op("or_else", 2, "meta"),
+        # given(x, p): x where p holds, absent elsewhere (`where` on a single expression)
+        Op("given", 2, "meta"),
     )
 }
 

@@ -1,0 +1,325 @@
+"""Derive the fewest-pass form of all reductions over one rank.
+
+A reduction that needs another one's result is a barrier. It falls where a law of `ir.ops` applies:
+
+- *defer*: a factor that does not vary along the rank leaves the sum (it distributes);
+- *distribute*: a sum inside the sum becomes two states;
+- *monotone*: max of f is f of max for a rising f;
+- *iterate*: in f(a - y), f mapping sums to products (exp), y may be the value so far: going from y to
+  y' multiplies everything gathered by f(y - y').
+
+What obeys none of them waits for one more pass, and the barrier is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from attnc.ir.cascade import Cascade, Einsum
+from attnc.ir.derived import Barrier, Certificate, Derived, Law, State, Statistic
+from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.facts import Interval, bounds
+from attnc.ir.inline import body, inline
+from attnc.ir.ops import OPS, REDUCTIONS
+from attnc.ir.presence import conjunction, split_presence
+from attnc.ir.separate import add_up, factors, multiply, negate, separate, terms
+from attnc.ir.walk import output_ranks, reads, subexprs
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked(Exception):
+    """No law moves `statistic` out of `operator`."""
+
+    operator: str
+    statistic: str
+
+
+def derive(
+    cascade: Cascade,
+    rank: str,
+    reductions: Iterable[Einsum],
+    definitions: Mapping[str, Einsum],
+    tensors: Mapping[str, Interval],
+    finite: frozenset[str],
+) -> Derived:
+    """Bring `reductions` (over `rank`, in order of definition) into the fewest sweeps.
+
+    `definitions` are the pointwise statements to see through, `tensors` what is known of each
+    tensor's values, `finite` the tensors that hold no infinities (dot products of finite inputs).
+    """
+    work = _Derivation(cascade, rank, definitions, dict(tensors), finite)
+    for statement in reductions:
+        work.place(statement)
+    return Derived(
+        cascade,
+        rank,
+        tuple(work.states.values()),
+        tuple(work.statistics.values()),
+        tuple(work.certificates),
+        tuple(work.barriers),
+    )
+
+
+@dataclass(slots=True)
+class _Derivation:
+    cascade: Cascade
+    rank: str
+    definitions: Mapping[str, Einsum]
+    tensors: dict[str, Interval]
+    finite: frozenset[str]
+    states: dict[tuple[object, ...], State] = field(default_factory=dict)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+    certificates: list[Certificate] = field(default_factory=list)
+    barriers: list[Barrier] = field(default_factory=list)
+
+    def place(self, s: Einsum) -> None:
+        """Find the first pass in which `s` can be gathered, and how."""
+        full = inline(body(s), self.definitions)
+        value, conditions = split_presence(full, self.tensors, self.finite)
+        direct = frozenset(factors(separate(value, self.varies, self.tensors).dependent))
+        kept = tuple(
+            c.holds
+            for c in conditions
+            if not (c.vanishing is not None and self._is_factor(c.vanishing, direct, s))
+        )
+        used = [r.tensor for e in (value, *kept) for r in reads(e) if r.tensor in self.statistics]
+        first = max((self.statistics[t].sweep for t in used), default=0)
+        mark = len(self.certificates)
+        for sweep in (first, first + 1):
+            placing = _Placing(self, s, sweep, kept)
+            try:
+                placing.run(value)
+            except _Blocked as blocked:
+                assert sweep == first, "statistics of an earlier pass never block"
+                del self.certificates[mark:]
+                self._report(s, blocked, sweep)
+            else:
+                return
+
+    def _is_factor(self, e: Expr, direct: frozenset[Expr], s: Einsum) -> bool:
+        assert s.reduce is not None
+        return e in direct and REDUCTIONS[s.reduce.op].combine == "add"
+
+    def varies(self, e: Expr) -> bool:
+        """Whether `e` depends on the coordinate along the rank (or on a component of it)."""
+        names = {self.rank, *self.cascade.rank(self.rank).components}
+        return any(isinstance(x, Index) and x.rank in names for x in subexprs(e))
+
+    def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
+        source = self.statistics[blocked.statistic]
+        self.barriers.append(
+            Barrier(
+                s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span
+            )
+        )
+
+
+@dataclass(slots=True)
+class _Placing:
+    """One attempt to gather one reduction during one sweep."""
+
+    work: _Derivation
+    statement: Einsum
+    sweep: int
+    conditions: tuple[Expr, ...]
+    made: dict[tuple[object, ...], State] = field(default_factory=dict)
+    used: int = 0
+
+    @property
+    def op(self) -> str:
+        assert self.statement.reduce is not None
+        return self.statement.reduce.op
+
+    @property
+    def present(self) -> Expr:
+        return conjunction(tuple(c for c in self.conditions if self.work.varies(c)))
+
+    def run(self, value: Expr) -> None:
+        for c in self.conditions:
+            if self.work.varies(c):
+                self._need_final(c, "where")
+        if REDUCTIONS[self.op].combine == "add":
+            gathered = self._sum(value)
+        elif self.op in ("max", "min"):
+            gathered = self._extreme(value, self.op)
+        else:
+            self._need_final(value, self.op)
+            gathered = self._state(self.op, value)
+        self._conclude(gathered)
+
+    def _conclude(self, gathered: Expr) -> None:
+        work, s = self.work, self.statement
+        outside = tuple(c for c in self.conditions if not work.varies(c))
+        identity = REDUCTIONS[self.op].identity
+        ranks = output_ranks(s)
+        work.states.update(self.made)
+        work.statistics[s.tensor] = Statistic(
+            s.tensor, ranks, gathered, conjunction(outside), identity, self.sweep, s.span
+        )
+        low, high = bounds(gathered, work.tensors)
+        empty = float(identity)
+        work.tensors[s.tensor] = (min(low, empty), max(high, empty))
+
+    # sums ------------------------------------------------------------------------------------
+
+    def _sum(self, value: Expr) -> Expr:
+        """The sum of `value` over the rank as an expression of states."""
+        split = separate(value, self.work.varies, self.work.tensors)
+        inner = self._gather(split.dependent)
+        if split.free and any(self._waits(f) for f in split.free):
+            outer = multiply(split.free)
+            self._certify(
+                "defer",
+                "a factor that does not vary along the rank leaves the sum",
+                value,
+                multiply((*split.free, split.dependent)),
+            )
+            return multiply((inner, outer)) if not _is_one(outer) else inner
+        return multiply((inner, *split.free))
+
+    def _gather(self, dependent: Expr) -> Expr:
+        blocked = self._blocking(dependent)
+        if blocked is None:
+            return self._state("sum", dependent)
+        fs = factors(dependent)
+        shifted = [f for f in fs if self._blocking(f) and _maps_sums(f)]
+        rest = tuple(f for f in fs if f not in shifted)
+        if all(self._blocking(f) is None for f in rest):
+            return self._iterate(shifted, rest, dependent)
+        parts = terms(dependent)
+        if len(parts) == 1:
+            operator = next(f for f in rest if self._blocking(f))
+            raise _Blocked(_name(operator), blocked)
+        self._certify(
+            "distribute", "a sum of sums: each term keeps its own state", dependent, add_up(parts)
+        )
+        return add_up(tuple(self._sum(p) for p in parts))
+
+    def _iterate(self, shifted: list[Expr], rest: tuple[Expr, ...], whole: Expr) -> Expr:
+        """f(a - y) * rest, with y the value so far; f maps sums to products."""
+        names = {f.op for f in shifted if isinstance(f, Apply)}
+        exponents = tuple(f.args[0] for f in shifted if isinstance(f, Apply))
+        parts = tuple(t for x in exponents for t in terms(x))
+        moving = tuple(t for t in parts if not self.work.varies(t) and self._waits(t))
+        staying = tuple(t for t in parts if t not in moving)
+        stuck = next((t for t in staying if self._blocking(t)), None)
+        if stuck is not None or len(names) > 1:
+            culprit = self._blocking(stuck if stuck is not None else whole)
+            assert culprit is not None
+            raise _Blocked(_name(stuck if stuck is not None else shifted[0]), culprit)
+        (name,) = names
+        base = add_up(tuple(negate(t) for t in moving))
+        body = multiply((Apply(name, (Apply("sub", (add_up(staying), base)),)), *rest))
+        self._certify(
+            "iterate",
+            f"{name} maps sums to products: moving the base from y to y' multiplies by "
+            f"{name}(y - y')",
+            whole,
+            body,
+        )
+        return self._state("sum", body, base, name)
+
+    # extremes --------------------------------------------------------------------------------
+
+    def _extreme(self, value: Expr, op: str) -> Expr:
+        """max (or min) of `value`: a monotone operator of one varying argument lets it through."""
+        blocked = self._blocking(value)
+        if blocked is None:
+            return self._state(op, value)
+        direction, position = self._rising(value)
+        if direction == 0:
+            raise _Blocked(_name(value), blocked)
+        assert isinstance(value, Apply)
+        flipped = {"max": "min", "min": "max"}[op] if direction < 0 else op
+        inner = self._extreme(value.args[position], flipped)
+        outer = Apply(value.op, (*value.args[:position], inner, *value.args[position + 1 :]))
+        reason = f"{value.op} is monotone in the argument that varies: {op} passes through it"
+        self._certify("monotone", reason, value, value.args[position])
+        return self._over_nothing(outer, inner, flipped, op)
+
+    def _rising(self, e: Expr) -> tuple[int, int]:
+        """(+1 rising, -1 falling, 0 unknown; position) in the only argument that varies."""
+        if not isinstance(e, Apply):
+            return 0, 0
+        varying = [i for i, a in enumerate(e.args) if self.work.varies(a)]
+        if len(varying) != 1:
+            return 0, 0
+        (i,) = varying
+        if e.op in ("mul", "div") and (e.op == "mul" or i == 0):
+            low, high = bounds(e.args[1 - i], self.work.tensors)
+            return (1 if low >= 0 else -1 if high <= 0 else 0), i
+        declared = OPS[e.op].rising
+        return (declared[i] if declared else 0), i
+
+    def _over_nothing(self, outer: Expr, inner: Expr, inner_op: str, op: str) -> Expr:
+        """f(-inf) need not be -inf: over nothing the result is still the identity."""
+        empty = REDUCTIONS[inner_op].identity
+        if isinstance(outer, Apply) and outer.op in ("add", "sub") and inner_op == op:
+            return outer
+        nothing = Apply("eq", (inner, Number(float(empty))))
+        return Apply("select", (nothing, Number(float(REDUCTIONS[op].identity)), outer))
+
+    # states ----------------------------------------------------------------------------------
+
+    def _state(self, op: str, body: Expr, base: Expr | None = None, name: str = "exp") -> Expr:
+        key = (op, body, self.present, base, name, self.sweep, self._state_ranks())
+        known = self.work.states.get(key) or self.made.get(key)
+        if known is None:
+            known = State(
+                self._fresh(),
+                self._state_ranks(),
+                op,
+                body,
+                self.present,
+                self.sweep,
+                base,
+                name,
+                self.statement.span,
+            )
+            self.made[key] = known
+        return Read(known.name, tuple(Index(r) for r in known.ranks))
+
+    def _state_ranks(self) -> tuple[str, ...]:
+        return output_ranks(self.statement)
+
+    def _fresh(self) -> str:
+        self.used += 1
+        suffix = self.op if self.used == 1 else f"{self.op}{self.used}"
+        return f"{self.statement.tensor}_{suffix}"
+
+    # questions -------------------------------------------------------------------------------
+
+    def _waits(self, e: Expr) -> bool:
+        """Reads a statistic that is only complete when this sweep ends."""
+        return self._blocking(e) is not None
+
+    def _blocking(self, e: Expr) -> str | None:
+        """The first statistic in `e` that this sweep is still gathering."""
+        for r in reads(e):
+            known = self.work.statistics.get(r.tensor)
+            if known is not None and known.sweep == self.sweep:
+                return r.tensor
+        return None
+
+    def _need_final(self, e: Expr, operator: str) -> None:
+        blocked = self._blocking(e)
+        if blocked is not None:
+            raise _Blocked(operator, blocked)
+
+    def _certify(self, law: Law, reason: str, before: Expr, after: Expr) -> None:
+        s = self.statement
+        self.work.certificates.append(Certificate(law, s.tensor, reason, before, after, s.span))
+
+
+def _maps_sums(e: Expr) -> bool:
+    return isinstance(e, Apply) and OPS[e.op].maps == ("add", "mul")
+
+
+def _is_one(e: Expr) -> bool:
+    return e == Number(1.0)
+
+
+def _name(e: Expr) -> str:
+    return e.op if isinstance(e, Apply) else type(e).__name__.lower()
+

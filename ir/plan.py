@@ -1,0 +1,157 @@
+"""The Plan: how a cascade runs, in stages. Both the Triton emitter and the CPU engine read it.
+
+A sweep stage holds a tile of one rank (`row`), walks another (`swept`) tile by tile in one or more
+passes, and keeps a state per row. All arithmetic is in `Let`s: named tiles, in the order in which
+they are computed. An expression reads a let as `Read(name, (Index(r), ..))` over the let's own ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from attnc.errors import Span
+from attnc.ir.cascade import Cascade, DType, Einsum
+from attnc.ir.derived import Derived
+from attnc.ir.expr import Expr, Read
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A tile of a tensor in memory: an input, or what an earlier stage stored."""
+
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A matrix product of two tiles: `left` over (rows, over), `right` over (over, columns).
+
+    `plus` is added to it (the accumulator, already rescaled).
+    """
+
+    left: Expr
+    right: Expr
+    over: str
+    plus: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serial:
+    """`op` over rank `over` of an expression that is no product of a left and a right side.
+
+    Evaluated one coordinate of `over` at a time; `body` may read inputs directly.
+    """
+
+    op: str
+    body: Expr
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A tile reduced with `op` along its rank `over`."""
+
+    op: str
+    body: Expr
+    over: str
+
+
+Value: TypeAlias = Expr | Load | Dot | Serial | Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """A named tile over `ranks` (its axes in order; none: a scalar per program).
+
+    `note` says in a few words what it is; `span` cites the spec line.
+    """
+
+    name: str
+    ranks: tuple[str, ...]
+    value: Value
+    dtype: DType = "float"
+    note: str = ""
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """A state: starts at `init`, becomes the let `update` after each tile. `ranks` are its axes."""
+
+    name: str
+    ranks: tuple[str, ...]
+    init: float | bool
+    update: str
+    note: str = ""
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One sweep: `body` is computed for each tile of the swept rank, then the carries move on."""
+
+    carries: tuple[Carry, ...]
+    body: tuple[Let, ...]
+    after: tuple[Let, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An output tensor of a stage: `value` (a let over `ranks`) goes to `tensor` at these axes."""
+
+    tensor: str
+    axes: tuple[str, ...]
+    value: Expr
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStage:
+    """One kernel. Programs: one per point of `grid`, per tile of `row` and per tile of `columns`.
+
+    Scalars that need only extents and params (`host`) are computed once by the caller. `resident`
+    lets are computed before the sweeps. `inner` are ranks contracted inside a tile (head dimension).
+    """
+
+    name: str
+    grid: tuple[str, ...]
+    row: str | None
+    swept: str
+    columns: tuple[str, ...]
+    inner: tuple[str, ...]
+    host: tuple[Let, ...]
+    resident: tuple[Let, ...]
+    passes: tuple[Pass, ...]
+    stores: tuple[Store, ...]
+    derived: Derived | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(s.tensor for s in self.stores))
+
+
+@dataclass(frozen=True, slots=True)
+class TorchStage:
+    """Statements that run as torch calls: plain products, small reductions, pools.
+
+    `statement` reads inputs and earlier stages' tensors; pointwise statements are inlined.
+    """
+
+    name: str
+    statement: Einsum
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+Stage: TypeAlias = SweepStage | TorchStage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All stages in order. Tensors between stages are named like the spec's."""
+
+    cascade: Cascade
+    stages: tuple[Stage, ...]

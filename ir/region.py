@@ -1,0 +1,219 @@
+"""Find what to sweep: the reductions whose map would not fit in memory.
+
+An attention holds a tensor (its map) that is larger than every input and output. The rank along which
+that map is reduced last is swept, so the map only ever exists as a tile. No rank is known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attnc.ir.cascade import Cascade, Einsum
+from attnc.ir.expr import Apply, Expr, Index, Read
+from attnc.ir.facts import Interval, bounds
+from attnc.ir.inline import body, inline
+from attnc.ir.ops import OPS, REDUCTIONS
+from attnc.ir.presence import split_presence
+from attnc.ir.separate import factors, separate
+from attnc.ir.walk import children, output_ranks, reads, subexprs
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Reductions over `rank` to gather in common sweeps, in order of definition.
+
+    `rows` are the ranks that all of them keep; `row` is the one to tile (None: a single row each).
+    `contractions` are the products inside the map (`q k`), evaluated tile by tile.
+    """
+
+    rank: str
+    row: str | None
+    reductions: tuple[Einsum, ...]
+    contractions: tuple[Einsum, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A cascade with what the passes keep asking about it."""
+
+    cascade: Cascade
+    definitions: Mapping[str, Einsum]
+    reductions: Mapping[str, Einsum]
+
+    def body(self, s: Einsum) -> Expr:
+        """What `s` computes, in terms of inputs and reductions."""
+        return inline(body(s), self.definitions)
+
+    def ranks(self, e: Expr) -> frozenset[str]:
+        """All ranks on which a value depends, components counted as their parent."""
+        found = {x.rank for x in subexprs(e) if isinstance(x, Index)}
+        return frozenset(self.cascade.rank(r).parent or r for r in found)
+
+
+def tensor_facts(scope: Scope) -> tuple[dict[str, Interval], frozenset[str]]:
+    """Bounds of every tensor, and the tensors without infinities (sums of products of inputs)."""
+    known: dict[str, Interval] = {}
+    finite: set[str] = set()
+    for s in scope.cascade.statements:
+        if not isinstance(s, Einsum) or len(scope.cascade.producers(s.tensor)) > 1:
+            continue
+        low, high = bounds(s.expr, known)
+        if s.reduce is not None:
+            low, high = _reduced(s.reduce.op, low, high)
+            if s.reduce.op == "sum" and _is_product(s.expr):
+                finite.add(s.tensor)
+        known[s.tensor] = (low, high)
+    return known, frozenset(finite)
+
+
+def _reduced(op: str, low: float, high: float) -> Interval:
+    empty = float(REDUCTIONS[op].identity)
+    if op == "sum":
+        return (0.0 if low >= 0 else -float("inf"), 0.0 if high <= 0 else float("inf"))
+    return (min(low, empty), max(high, empty))
+
+
+def _is_product(e: Expr) -> bool:
+    ops = {x.op for x in subexprs(e) if isinstance(x, Apply)}
+    return all(OPS[o].kind == "arith" or o == "float" for o in ops)
+
+
+def find_region(
+    scope: Scope, used: tuple[Einsum, ...], tensors: Mapping[str, Interval]
+) -> Region | None:
+    """The most downstream reduction whose map must not be stored, and all that sweep with it.
+
+    `used` are the reductions that the wanted tensors need, in order of definition. None: everything
+    fits, no sweep is needed.
+    """
+    finder = _Finder(scope, tensors)
+    for nonlinear in (True, False):
+        for s in reversed(used):
+            assert s.reduce is not None
+            for rank in s.reduce.ranks:
+                if finder.needs_sweep(s, rank, nonlinear):
+                    return finder.region(s, rank, used)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    scope: Scope
+    tensors: Mapping[str, Interval]
+
+    def needs_sweep(self, s: Einsum, rank: str, nonlinear: bool) -> bool:
+        """Whether reducing `s` along `rank` meets a factor too large to store.
+
+        A linear map (a plain product of tensors) can be reassociated instead, so it only counts when
+        nothing else does (`nonlinear` false).
+        """
+        for f in self._factors(s, rank):
+            if self._fits(f):
+                continue
+            if not isinstance(f, Read) or not nonlinear:
+                return True
+            if self._masked(s, rank) or self._reduced_before(f, rank):
+                return True
+        return False
+
+    def _factors(self, s: Einsum, rank: str) -> tuple[Expr, ...]:
+        """The factors of the body that vary along `rank`, masks aside."""
+        value, _ = split_presence(self.scope.body(s), self.tensors, frozenset())
+        split = separate(value, lambda e: rank in self.scope.ranks(e), self.tensors)
+        return factors(split.dependent)
+
+    def _masked(self, s: Einsum, rank: str) -> bool:
+        _, conditions = split_presence(self.scope.body(s), self.tensors, frozenset())
+        return any(
+            rank in self.scope.ranks(c.holds) and len(self.scope.ranks(c.holds)) > 1
+            for c in conditions
+        )
+
+    def _reduced_before(self, f: Read, rank: str) -> bool:
+        seen = lineage(self.scope, f)
+        return any(s.reduce is not None and rank in s.reduce.ranks for s in seen)
+
+    def _fits(self, f: Expr) -> bool:
+        """No larger than some input or output: each read counts with the axes it is stored with."""
+        size = self._stored_ranks(f)
+        c = self.scope.cascade
+        outputs = (set(output_ranks(p)) for o in c.outputs for p in c.producers(o))
+        return any(size <= known for known in (*(set(t.ranks) for t in c.inputs), *outputs))
+
+    def _stored_ranks(self, e: Expr) -> frozenset[str]:
+        c = self.scope.cascade
+        match e:
+            case Read(tensor, _) if tensor in c.input_names:
+                return frozenset(c.input(tensor).ranks)
+            case Read(tensor, _):
+                return frozenset(output_ranks(c.producers(tensor)[0]))
+            case Index(rank):
+                return frozenset({c.rank(rank).parent or rank})
+            case _:
+                return frozenset().union(*(self._stored_ranks(x) for x in children(e)))
+
+    # the region around the reduction that was found --------------------------------------------
+
+    def region(self, s: Einsum, rank: str, used: tuple[Einsum, ...]) -> Region:
+        row = self._row(s, rank)
+        needed = [r for r in used if self._joins(r, rank, row)]
+        both = {rank} if row is None else {rank, row}
+        inside = [
+            c
+            for r in needed
+            for c in lineage(self.scope, self.scope.body(r))
+            if c not in needed and both <= self.scope.ranks(self.scope.body(c))
+        ]
+        order = {r.tensor: i for i, r in enumerate(used)}
+        contractions = sorted(dict.fromkeys(inside), key=lambda c: order[c.tensor])
+        return Region(rank, row, tuple(needed), tuple(contractions))
+
+    def _joins(self, r: Einsum, rank: str, row: str | None) -> bool:
+        assert r.reduce is not None
+        if rank not in r.reduce.ranks:
+            return False
+        body = self.scope.body(r)
+        if row is not None:
+            return row in self.scope.ranks(body)
+        return not all(isinstance(f, Read) for f in self._factors(r, rank))
+
+    def _row(self, s: Einsum, rank: str) -> str | None:
+        """The rank to tile beside `rank`: kept by the map, absent from what streams past it."""
+        maps = [f for f in self._factors(s, rank) if not self._fits(f)]
+        kept = [r for r in output_ranks(s) if any(r in self.scope.ranks(f) for f in maps)]
+        streamed = self._streamed(s, rank, maps)
+        candidates = [r for r in kept if r not in streamed]
+        if not candidates:
+            return None
+        _, conditions = split_presence(self.scope.body(s), self.tensors, frozenset())
+        beside = {
+            r
+            for c in conditions
+            if rank in self.scope.ranks(c.holds)
+            for r in self.scope.ranks(c.holds)
+        }
+        return max(candidates, key=lambda r: (r in beside, kept.index(r)))
+
+    def _streamed(self, s: Einsum, rank: str, maps: list[Expr]) -> frozenset[str]:
+        """The ranks of the operands that vary along `rank`: keys and values."""
+        operands = [f for f in self._factors(s, rank) if f not in maps]
+        for c in lineage(self.scope, self.scope.body(s)):
+            if c.reduce is not None and rank not in c.reduce.ranks:
+                operands.append(self.scope.body(c))
+        found = [r for f in operands for r in reads(f) if rank in self.scope.ranks(r)]
+        # An axis read at `m - n` moves with both; it ties neither.
+        axes = [i for r in found for i in r.indices if rank not in self.scope.ranks(i)]
+        return frozenset(r for i in axes for r in self.scope.ranks(i))
+
+
+def lineage(scope: Scope, e: Expr) -> tuple[Einsum, ...]:
+    """Every reduction that `e` depends on, nearest first."""
+    found: dict[str, Einsum] = {}
+    waiting = [e]
+    while waiting:
+        for r in reads(waiting.pop()):
+            if r.tensor in scope.reductions and r.tensor not in found:
+                found[r.tensor] = scope.reductions[r.tensor]
+                waiting.append(scope.body(found[r.tensor]))
+    return tuple(found.values())
