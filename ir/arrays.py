@@ -37,6 +37,7 @@ class Arrays:
     asarray: Callable[[Any, str], Array]
     arange: Callable[[int, int], Array]
     full: Callable[[tuple[int, ...], bool | int | float, str], Array]
+    zeros_like: Callable[[Array, tuple[int, ...]], Array]
     where: Callable[[Array, Array, Array], Array]
     minimum: Callable[[Array, Array], Array]
     maximum: Callable[[Array, Array], Array]
@@ -121,6 +122,7 @@ NUMPY = Arrays(
     asarray=np.asarray,
     arange=lambda low, high: np.arange(low, high, dtype=np.int64),
     full=np.full,
+    zeros_like=lambda x, shape: np.zeros(shape, x.dtype),
     where=_where,
     minimum=np.minimum,
     maximum=np.maximum,
