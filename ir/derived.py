@@ -82,7 +82,10 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A cascade's reductions over one rank, in the fewest sweeps that the declared laws permit."""
+    """A cascade's reductions over one rank, in the fewest sweeps that the declared laws permit.
+
+    `aliases` pairs an expression that a rewrite made with the equal one that the spec wrote.
+    """
 
     cascade: Cascade
     rank: str
@@ -90,6 +93,7 @@ class Derived:
     statistics: tuple[Statistic, ...]
     certificates: tuple[Certificate, ...]
     barriers: tuple[Barrier, ...]
+    aliases: tuple[tuple[Expr, Expr], ...] = ()
 
     @property
     def sweeps(self) -> int:

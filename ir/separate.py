@@ -52,7 +52,7 @@ def _plus(a: Expr, b: Expr) -> Expr:
 
 def inverse(e: Expr) -> Expr:
     """`1 / e`, kept recognisable so that products print as divisions."""
-    return Apply("div", (ONE, e))
+    return ONE if e == ONE else Apply("div", (ONE, e))
 
 
 def _is_inverse(e: Expr) -> bool:

@@ -1,0 +1,84 @@
+"""Place masks: an absent point must leave a reduction unchanged.
+
+The cheap way sets the score to -inf once and lets it run through what follows (exp(-inf) = 0, which a
+sum ignores). `mask_body` finds such a place by evaluating the body at -inf; where none exists the body
+itself is replaced by the reduction's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf, isfinite
+from typing import Literal, TypeAlias
+
+from attnc.ir.expr import Apply, Expr, Number
+from attnc.ir.ops import REDUCTIONS
+from attnc.ir.walk import subexprs, substitute
+
+# What becomes of an expression when a part of it goes to -inf.
+Limit: TypeAlias = Literal["-inf", "0", "finite", "unknown"]
+MINUS_INF = Number(-inf)
+
+# Pointwise functions with f(-inf) = 0, evaluated without NaN by every backend.
+_VANISHING = frozenset({"exp", "exp2", "sigmoid", "softplus", "relu"})
+
+
+def mask_body(op: str, body: Expr, present: Expr, candidates: Iterable[Expr]) -> Expr:
+    """`body` where `present`, else something that `op` ignores.
+
+    `candidates` are subexpressions to prefer as the place of the mask, best first.
+    """
+    identity = float(REDUCTIONS[op].identity)
+    inside = set(subexprs(body))
+    for place in candidates:
+        if place in inside and _reaches(body, place, identity):
+            return substitute(body, {place: masked(place, present, MINUS_INF)})
+    return masked(body, present, Number(REDUCTIONS[op].identity))
+
+
+def masked(e: Expr, present: Expr, otherwise: Expr) -> Expr:
+    """`e` where `present`, else `otherwise`."""
+    return Apply("select", (present, e, otherwise))
+
+
+def _reaches(body: Expr, place: Expr, identity: float) -> bool:
+    limit = limit_at(body, place)
+    return (limit == "-inf" and identity == -inf) or (limit == "0" and identity == 0.0)
+
+
+def limit_at(e: Expr, place: Expr) -> Limit:
+    """What `e` becomes where `place` is -inf and everything else is finite."""
+    if e == place:
+        return "-inf"
+    if place not in set(subexprs(e)):
+        zero = isinstance(e, Number) and e.value == 0
+        infinite = isinstance(e, Number) and not isfinite(e.value)
+        return "0" if zero else "unknown" if infinite else "finite"
+    if not isinstance(e, Apply):
+        return "unknown"
+    parts = tuple(limit_at(a, place) for a in e.args)
+    match e.op, parts:
+        case ("add", ("-inf", "finite" | "0" | "-inf") | ("finite" | "0", "-inf")):
+            return "-inf"
+        case ("sub", ("-inf", "finite" | "0")):
+            return "-inf"
+        case ("mul", ("0", "finite" | "0") | ("finite", "0")):
+            return "0"
+        case ("mul", ("-inf", _)) if _positive(e.args[1]):
+            return "-inf"
+        case ("mul", (_, "-inf")) if _positive(e.args[0]):
+            return "-inf"
+        case ("div", ("-inf" | "0" as kept, _)) if _positive(e.args[1]):
+            return kept
+        case (op, ("-inf",)) if op in _VANISHING:
+            return "0"
+        case ("relu" | "sqrt" | "abs" | "stopgrad" | "float", ("0",)):
+            return "0"
+        case ("pow", ("0", _)) if _positive(e.args[1]):
+            return "0"
+        case _:
+            return "unknown"
+
+
+def _positive(e: Expr) -> bool:
+    return isinstance(e, Number) and 0 < e.value < inf
