@@ -12,7 +12,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from attnc.errors import AttncError
@@ -121,7 +120,7 @@ def _read(path: Path) -> Target:
         raise _bad(path, "`figures` is not a table")
     _check_names(path, figures)
     values: dict[str, Any] = {key: _value(path, key, figures[key]) for key in figures}
-    sources = MappingProxyType({key: figures[key]["source"] for key in figures})
+    sources = {key: figures[key]["source"] for key in figures}
     header: dict[str, Any] = {**data, "aliases": tuple(map(str, data.get("aliases", ())))}
     return Target(**header, **values, sources=sources)
 
