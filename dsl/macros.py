@@ -64,7 +64,7 @@ def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) ->
     result = to.right(macro.result, replace(body, tensors=tensors), top)
     if top and macro.argument is None:
         result = replace(result, where=to.outer_where(scope))
-    return _bound(to, e, result, scope)
+    return _bound(to, e, result, ranks, scope)
 
 
 def _fits(to: Statements, macro: tree.Macro, e: tree.Over | tree.Call, scope: Scope) -> bool:
@@ -165,17 +165,18 @@ def _define(to: Statements, assign: tree.Assign, lead: set[str], body: Scope) ->
     return Local(Read(name, indices), own, right.dtype)
 
 
-def _bound(to: Statements, e: tree.Over | tree.Call, right: Right, scope: Scope) -> Right:
-    """The result of a call, whose ranks the caller must have bound."""
+def _bound(
+    to: Statements, e: tree.Over | tree.Call, right: Right, ranks: tuple[str, ...], scope: Scope
+) -> Right:
+    """The result of a call: the caller must have bound the macro's ranks that are left in it."""
     reduced = right.reduce.ranks if right.reduce else ()
-    for part in right.parts:
-        for rank in sorted(index_ranks(part)):
-            parent = to.symbols.ranks[rank].parent
-            if not {rank, parent} & {*scope.ranks, *reduced}:
-                message = f"`{e.fn}` gives a value for each `{rank}`, which is not bound here"
-                hint = f"add `{rank}` to the left side or reduce over it"
-                to.fail("E104", message, e.span, scope, hint)
-                return Right(UNKNOWN)
+    free = to.free(right.parts, scope.bind(ranks))
+    for rank in ranks:
+        if rank in free and rank not in reduced and to.coordinate(rank, scope) is None:
+            message = f"`{e.fn}` gives a value for each `{rank}`, which is not bound here"
+            hint = f"add `{rank}` to the left side or reduce over it"
+            to.fail("E104", message, e.span, scope, hint)
+            return Right(UNKNOWN)
     return right
 
 

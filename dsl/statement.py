@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 from attnc.dsl import tree
@@ -13,7 +14,7 @@ from attnc.dsl.scope import Scope, Symbols
 from attnc.dsl.typed import UNKNOWN, Typed, apply, as_float, constant
 from attnc.errors import Span
 from attnc.ir.cascade import DType, Einsum, Reduction, Select, Statement
-from attnc.ir.expr import Expr, Index, Number, Read
+from attnc.ir.expr import Expr, Extent, Index, Read
 from attnc.ir.walk import index_ranks, subexprs
 
 
@@ -159,12 +160,28 @@ class Statements(Expressions):
         if not isinstance(body.expr, Read):
             body = self.read_of(Right(body, where), "X", inside, e.span)
             where = None
+        total = self._total(body, where, ranks, f"sum_{scope.target}", inside, e.span)
+        if where is None and body.dtype and self._is_input(body.expr):
+            count = as_float(_product(Typed(Extent(r), "int") for r in ranks))
+            return Right(apply("div", total, count))
+        # One wherever the body is present: `x == x` is absent where x is.
         present = apply("select", apply("eq", body, body), constant(1.0), constant(1.0))
-        total, count = (
-            self.read_of(Right(x, where, Reduction("sum", ranks)), name, inside, e.span)
-            for x, name in ((body, f"sum_{scope.target}"), (present, f"count_{scope.target}"))
-        )
+        count = self._total(present, where, ranks, f"count_{scope.target}", inside, e.span)
         return Right(apply("div", total, count))
+
+    def _total(
+        self,
+        of: Typed,
+        where: Expr | None,
+        ranks: tuple[str, ...],
+        name: str,
+        scope: Scope,
+        span: Span,
+    ) -> Typed:
+        return self.read_of(Right(of, where, Reduction("sum", ranks)), name, scope, span)
+
+    def _is_input(self, e: Expr) -> bool:
+        return isinstance(e, Read) and e.tensor not in self.symbols.bracketed
 
     def _selection(self, e: tree.Over, scope: Scope, top: bool) -> Right:
         if len(e.args) != 2:
@@ -247,6 +264,10 @@ class Statements(Expressions):
         )
 
 
+def _product(factors: Iterable[Typed]) -> Typed:
+    return reduce(lambda a, b: apply("mul", a, b), factors)
+
+
 def is_constant(e: Expr) -> bool:
     """Whether an expression is the same everywhere: it reads nothing and varies along no rank."""
-    return not any(isinstance(s, (Read, Index)) for s in subexprs(e)) or isinstance(e, Number)
+    return not any(isinstance(s, (Read, Index)) for s in subexprs(e))
