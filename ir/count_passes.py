@@ -128,9 +128,9 @@ def _count(cascade: Cascade, ranks: Ranks, rank: str) -> PassCount:
     used = [cascade.statements[i] for i in used_positions(cascade)]
     ascending = _count_one_way(cascade, ranks, rank, "upper")
     # An iteration ascends, and so may all else. Only scans can ask for the other direction.
-    sides = [side or () for s in used for _, side in scans(ranks, s, rank)]
-    against = any(side and "upper" not in side for side in sides)
-    if not against or ranks.leaves[rank][0] in _generated(ranks, used):
+    sides = [side for s in used for _, side in scans(ranks, s, rank) if side]
+    iterates = ranks.leaves[rank][0] in _generated(ranks, used)
+    if iterates or all("upper" in side for side in sides):
         return ascending
     descending = _count_one_way(cascade, ranks, rank, "lower")
     return min(ascending, descending, key=lambda c: (c.passes, c.loops))

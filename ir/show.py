@@ -23,7 +23,7 @@ _INFIX: Final = {
     "floordiv": ("//", 6),
     "mod": ("%", 6),
 }
-_SELECT, _NOT, _COMPARE, _NEGATE, _ATOM = 0, 3, 4, 7, 8
+_SELECT, _NOT, _COMPARE, _NEGATE, _POWER, _ATOM = 0, 3, 4, 7, 8, 9
 
 
 def show_expr(expr: Expr, hide: Collection[str] = ()) -> str:
@@ -51,15 +51,20 @@ def _sides(s: Statement, hide: frozenset[str]) -> tuple[str, str]:
         case Einsum(reduce=None):
             right = show_expr(s.expr, hide)
         case Einsum(reduce=reduce) if reduce is not None:
-            right = f"{reduce.op}({', '.join(reduce.ranks)}) {show_expr(s.expr, hide)}"
+            right = f"{reduce.op}({', '.join(reduce.ranks)}) {_taken(s.expr, hide)}"
         case Select():
-            amount = show_expr(s.amount, hide)
-            right = f"{s.op}({s.rank}, {amount}) {show_expr(s.expr, hide)}"
+            right = f"{s.op}({s.rank}, {show_expr(s.amount, hide)}) {_taken(s.expr, hide)}"
         case Concat():
             parts = ", ".join(show_expr(p, hide) for p in s.parts)
             right = f"concat({s.rank}) {parts}"
     where = "" if s.where is None else f"  where {show_expr(s.where, hide)}"
     return _access(s.tensor, s.indices, hide), right + where
+
+
+def _taken(e: Expr, hide: frozenset[str]) -> str:
+    """What a reduction takes: `max(n) -x` would be the maximum of one argument, minus x."""
+    text = show_expr(e, hide)
+    return f"({text})" if text.startswith("-") else text
 
 
 def _access(tensor: str, indices: tuple[Expr, ...], hide: frozenset[str]) -> str:
@@ -89,6 +94,8 @@ def _show(e: Expr, hide: frozenset[str]) -> tuple[str, int]:
         case Apply("select", (c, a, b)):
             test, then = _inside(c, hide, _SELECT + 1), _inside(a, hide, _SELECT + 1)
             return f"if {test} then {then} else {_inside(b, hide, _SELECT)}", _SELECT
+        case Apply("pow", (a, b)):
+            return f"{_inside(a, hide, _ATOM)} ** {_inside(b, hide, _NEGATE)}", _POWER
         case Apply(op, (a, b)) if op in _INFIX:
             sign, binds = _INFIX[op]
             # Comparisons do not chain; the others group to the left.
