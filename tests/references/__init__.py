@@ -21,10 +21,13 @@ Reference: TypeAlias = Callable[[Inputs, Params], Outputs]
 
 
 def reference(name: str) -> Reference:
-    """The function of that name in one of this folder's modules; KeyError if none has it."""
-    for module in iter_modules(__path__):
-        found = getattr(import_module(f"{__name__}.{module.name}"), name, None)
-        if found is not None and found.__module__.startswith(__name__):
+    """The function of that name in one of this folder's modules; KeyError if none has it.
+
+    `plain` holds what the references are made of and is not searched.
+    """
+    for module in (m.name for m in iter_modules(__path__) if m.name != "plain"):
+        found = getattr(import_module(f"{__name__}.{module}"), name, None)
+        if found is not None and found.__module__ == f"{__name__}.{module}":
             function: Reference = found
             return function
     raise KeyError(f"no reference for `{name}` in {__path__}")

@@ -12,7 +12,7 @@ from tests.references import Inputs, Outputs, Params, plain
 
 def softmax1(x: Inputs, p: Params) -> Outputs:
     s = plain.scaled_dots(x["Q"], x["K"])
-    return {"O": plain.apply(_with_sink(s, torch.zeros_like(s[..., :1, :1]))[0], x["V"])}
+    return {"O": plain.apply(_with_sink(s, s.new_zeros(1))[0], x["V"])}
 
 
 def sink_logit(x: Inputs, p: Params) -> Outputs:
