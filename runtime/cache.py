@@ -6,12 +6,13 @@ at all; an entry that is not as its manifest says is removed and counts as absen
 processes that build the same entry at once each write it, and any of them is right.
 
 Where the folder cannot be written, a warning goes to stderr once and the process continues with a
-folder of its own, removed at exit: a full disk or a read-only home must not stop anybody's training.
+folder of its own, removed at exit: a full disk or a read-only home must not stop a training run.
 """
 
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import json
 import os
@@ -79,8 +80,8 @@ def _default_bytes() -> int:
 class Cache:
     """Entries under `root`, at most `limit` bytes of them: the least recently used go first.
 
-    The bound is swept when this process has written a sixteenth of it, and at its first write; the
-    entry just written always stays.
+    The bound is enforced at a process's first write and whenever it has written a sixteenth of it
+    (so it may be exceeded by that much); the entry just written always stays.
     """
 
     def __init__(self, root: str | Path | None = None, *, limit: int | None = None) -> None:
@@ -117,8 +118,8 @@ class Cache:
         try:
             entry = self._write(key, files)
         except OSError as e:
-            self.root = _own_root(self.root, e)
             try:
+                self.root = _own_root(self.root, e)
                 entry = self._write(key, files)
             except OSError as again:
                 raise AttncError(
@@ -145,17 +146,15 @@ class Cache:
                 (made / _plain(name)).write_bytes(data)
             manifest = {name: _checksum(data) for name, data in files.items()}
             (made / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-            while True:
+            for _ in range(8):
                 try:
-                    made.rename(entry)
-                    return entry
-                except OSError:
+                    return made.rename(entry)
+                except OSError as e:
                     # A folder with files in it cannot be renamed over: the old entry goes first.
-                    if not entry.exists():
+                    if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
                     self._discard(entry)
-                    if entry.exists() and not os.access(entry.parent, os.W_OK):
-                        raise
+            return entry  # others keep writing the same: theirs is as good
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
@@ -189,7 +188,7 @@ class Cache:
 
 
 def _plain(name: str) -> str:
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+    if name in ("", ".", "..", _MANIFEST) or any(c in name for c in "/\\\0"):
         raise ValueError(f"not a file name: {name!r}")
     return name
 
@@ -200,7 +199,8 @@ def _checksum(data: bytes) -> str:
 
 def _folders(parent: Path) -> list[Path]:
     try:
-        return [Path(e.path) for e in os.scandir(parent) if e.is_dir(follow_symlinks=False)]
+        with os.scandir(parent) as entries:
+            return [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
     except OSError:
         return []
 
@@ -208,7 +208,8 @@ def _folders(parent: Path) -> list[Path]:
 def _age_and_size(entry: Path) -> tuple[float, int]:
     """When an entry was last used, in seconds since the epoch, and its bytes."""
     try:
-        return entry.stat().st_mtime, sum(e.stat().st_size for e in os.scandir(entry))
+        with os.scandir(entry) as files:
+            return entry.stat().st_mtime, sum(f.stat().st_size for f in files)
     except OSError:
         return 0.0, 0
 
@@ -232,11 +233,4 @@ def _own_root(root: Path, why: OSError) -> Path:
             "nothing is kept beyond this process. ATTNC_CACHE_DIR names another folder.",
             file=sys.stderr,
         )
-    try:
-        return _temporary_root()
-    except OSError as e:
-        raise AttncError(
-            "E821",
-            f"no cache folder can be written: {e}",
-            hint="ATTNC_CACHE_DIR names one with space in it",
-        ) from None
+    return _temporary_root()

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def _library() -> tuple[tuple[Any, str, Any], ...]:
     )
 
 
-def _as_method(kernel: Any) -> FunctionType:
+def _as_method(kernel: Any) -> Callable[..., Any]:
     def method(*args: Any, **kwargs: Any) -> Any:
         return kernel(*args, **kwargs)
 

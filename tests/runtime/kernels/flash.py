@@ -49,7 +49,9 @@ def forward(
     o = tl.where(total[:, None] > 0, acc / total[:, None], 0.0)
     o_at = O + b * o_b + h * o_h + m[:, None] * o_m + e[None, :] * o_e
     tl.store(o_at, o.to(O.dtype.element_ty), mask=(m[:, None] < M) & (e[None, :] < E))
-    tl.store(LSE + tl.program_id(1).to(tl.int64) * M + m, (top + tl.log2(total)) / LOG2E, mask=m < M)
+    tl.store(
+        LSE + tl.program_id(1).to(tl.int64) * M + m, (top + tl.log2(total)) / LOG2E, mask=m < M
+    )
 
 
 def attention(q, k, v, window):
