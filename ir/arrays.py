@@ -1,7 +1,7 @@
 """What the evaluator needs of an array library, and numpy as the first of them.
 
-An `Arrays` holds only what libraries spell differently; operators, `reshape`, indexing, `any`, `min`
-and `max` are written once, in their common dialect.
+An `Arrays` holds only what libraries spell differently; operators, `reshape`, indexing, `any`,
+`min` and `max` are written once, in their common dialect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Arrays:
     """An array library. Axes are counted from 0; dtypes are named `float64 .. int64 bool`.
 
     functions:   the pointwise functions of one argument of `ir.ops.OPS`, by name
-    reductions:  those of `ir.ops.REDUCTIONS`, `(x, axes) -> x` with the reduced axes kept, of length 1
+    reductions:  those of `ir.ops.REDUCTIONS`, `(x, axes) -> x`; reduced axes stay, of length 1
     where:       `(condition, a, b)`; a or b may be a Python scalar, which takes the other's dtype
     minimum:     of two arrays, or an array and a Python scalar (also `maximum`)
     argsort:     stable, ascending, NaN last

@@ -152,8 +152,8 @@ def _nearest(name: str, names: Mapping[str, Rank] | frozenset[str] | tuple[str, 
 def check_params(cascade: Cascade, values: Mapping[str, object]) -> dict[str, ParamValue]:
     """Every parameter's value: given or default, of its type, in its range.
 
-    Raises AttncError E506 (unknown name), E507 (no value), E508 (wrong type or length), E509 (out of
-    range).
+    Raises AttncError E506 (unknown name), E507 (no value), E508 (wrong type or length) and E509
+    (out of range).
     """
     names = tuple(p.name for p in cascade.params)
     for name in values:

@@ -19,7 +19,8 @@ def contract(
     """
     left = list(factors)
     while len(left) > 1:
-        i, j = min(combinations(range(len(left)), 2), key=lambda ij: _size(left, *ij, reduced))
+        places = combinations(range(len(left)), 2)
+        i, j = min(places, key=lambda ij: _size(left, ij[0], ij[1], reduced))
         axes = _summable(left, i, j, reduced)
         product = _pair(arrays, left[i], left[j], axes)
         left = [x for k, x in enumerate(left) if k not in (i, j)] + [product]

@@ -159,7 +159,7 @@ def _count_one_way(cascade: Cascade, ranks: Ranks, rank: str, way: Bound) -> Pas
         1 + max(loops, default=0),
         tensors,
         tuple(flow.levels.get(i, -1) for i in range(len(cascade.statements))),
-        _reasons(cascade, flow, worst.tensor, chains[worst.tensor]) if worst else (),
+        _reasons(cascade, ranks, flow, worst.tensor, chains[worst.tensor]) if worst else (),
     )
 
 
@@ -210,12 +210,16 @@ def _chain(flow: Flow, readers: list[int]) -> tuple[int, ...]:
 
 
 def _reasons(
-    cascade: Cascade, flow: Flow, tensor: str, chain: tuple[int, ...]
+    cascade: Cascade, ranks: Ranks, flow: Flow, tensor: str, chain: tuple[int, ...]
 ) -> tuple[Forced, ...]:
-    return tuple(_reason(cascade, flow, tensor, before, again) for before, again in pairwise(chain))
+    return tuple(
+        _reason(cascade, ranks, flow, tensor, before, again) for before, again in pairwise(chain)
+    )
 
 
-def _reason(cascade: Cascade, flow: Flow, tensor: str, before: int, again: int) -> Forced:
+def _reason(
+    cascade: Cascade, ranks: Ranks, flow: Flow, tensor: str, before: int, again: int
+) -> Forced:
     """Why the visit of `again` comes after the whole visit of `before`: a barrier between them."""
     edge = max(
         (
@@ -228,7 +232,13 @@ def _reason(cascade: Cascade, flow: Flow, tensor: str, before: int, again: int) 
         key=lambda e: (e.consumer == again, e.producer),
     )
     s, needed = cascade.statements[again], cascade.statements[edge.producer]
+    # Named by what the statement itself reads, if that was read before the barrier too.
+    earlier = (needed, *(cascade.statements[i] for i in flow.ancestors[edge.producer]))
+    seen = {r.tensor for x in earlier for r in statement_reads(x)}
+    leaves = frozenset(flow.leaves)
+    own = [r.tensor for r in statement_reads(s) if leaves <= ranks.followed(r)]
+    visited = next((t for t in own if t in seen), tensor)
     line, source = (x.span.line if x.span else 0 for x in (s, needed))
     where = f" (line {source})" if source not in (0, line) else ""
     text = cascade.line(s) or show_statement(s)
-    return Forced(line, text, f"`{s.tensor}` visits `{tensor}` again and needs {edge.why}{where}")
+    return Forced(line, text, f"`{s.tensor}` visits `{visited}` again and needs {edge.why}{where}")

@@ -20,11 +20,12 @@ def evaluate(expr: Expr, scope: Scope, where: Expr | None = None) -> Value:
     """The value at every point of `scope.box`, one axis per rank of it, in its order.
 
     Points where the predicate `where` is false or absent are absent.
-    Raises AttncError E601 (an index leaves its tensor) and E602 (`/` of integers leaves a remainder).
+    Raises AttncError E601 (an index leaves its tensor), E602 (`/` of integers leaves a remainder).
     """
     frame = Frame(scope, scope.box)
     with scope.arrays.quiet():
-        admit(frame, where)
+        if where is not None:
+            frame.admit(compile_expr(where)(frame))
         data, present = compile_expr(expr)(frame)
         data = scope.arrays.broadcast(frame.lift(data), frame.shape)
         return Value(
@@ -35,18 +36,10 @@ def evaluate(expr: Expr, scope: Scope, where: Expr | None = None) -> Value:
         )
 
 
-def admit(frame: Frame, where: Expr | None) -> None:
-    """Restrict a frame to the points where a predicate holds: true and present."""
-    if where is not None:
-        holds, known = compile_expr(where)(frame)
-        frame.narrow(known)
-        frame.narrow(holds)
-
-
 @lru_cache(maxsize=4096)
 def compile_expr(expr: Expr) -> Code:
     """The closure that evaluates an expression in a frame; what occurs twice is computed once."""
-    times = Counter(e for e in subexprs(expr) if isinstance(e, Apply | Read))
+    times = Counter[Expr](e for e in subexprs(expr) if isinstance(e, Apply | Read))
     built: dict[Expr, Code] = {}
 
     def build(e: Expr) -> Code:

@@ -1,8 +1,8 @@
 """What an expression is evaluated in: tensors, extents and parameters, laid out on a box's axes.
 
-A value is an array with one axis per rank of the box, of length 1 where the value does not depend on
-the rank, so operands broadcast without being aligned; what depends on no rank stays a Python number.
-Beside it goes a presence mask, or None where every point is present.
+A value is an array with one axis per rank of the box, of length 1 where the value does not depend
+on the rank, so operands broadcast without being aligned; what depends on no rank stays a Python
+number. Beside it goes a presence mask, or None where every point is present.
 """
 
 from __future__ import annotations
@@ -137,6 +137,11 @@ class Frame:
         """Count only points where the condition holds, too."""
         if condition is not None and condition is not True:
             self.guard = meet(self.guard, self.lift(condition))
+
+    def admit(self, predicate: Pair) -> None:
+        """Count only points where a predicate is present and true."""
+        self.narrow(predicate[1])
+        self.narrow(predicate[0])
 
     def safe(self, x: Array, present: Array | None) -> Array:
         """x with 1 at points that do not count, so that no gradient of theirs is 0 * inf."""

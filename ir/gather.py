@@ -105,15 +105,17 @@ def _inside(
 
 def _pick(frame: Frame, x: Array, picks: list[slice | Array], ranks: list[str]) -> Array:
     """x at slices along ranks, at integers, and at index arrays, laid out on the frame's axes."""
-    if 0 in x.shape and any(n == 0 and not isinstance(p, slice) for n, p in zip(x.shape, picks)):
+    if 0 in x.shape and any(
+        n == 0 and not isinstance(p, slice) for n, p in zip(x.shape, picks, strict=True)
+    ):
         # Every point reads outside an empty axis, and none of them counts.
         return frame.arrays.zeros_like(x, (1,) * len(frame.shape))
     if any(not isinstance(p, slice | int) for p in picks):
         x, ranks = _gather(frame, x, picks, ranks)
     else:
-        if any(isinstance(p, int) or p != slice(0, n) for p, n in zip(picks, x.shape)):
+        if any(isinstance(p, int) or p != slice(0, n) for p, n in zip(picks, x.shape, strict=True)):
             x = x[tuple(picks)]
-        ranks = [r for p, r in zip(picks, ranks) if isinstance(p, slice)]
+        ranks = [r for p, r in zip(picks, ranks, strict=True) if isinstance(p, slice)]
     places = [frame.axis[r] for r in ranks]
     if places != sorted(places):
         order = sorted(range(len(places)), key=places.__getitem__)
@@ -122,7 +124,7 @@ def _pick(frame: Frame, x: Array, picks: list[slice | Array], ranks: list[str]) 
     if len(places) == len(frame.shape):
         return x
     shape = [1] * len(frame.shape)
-    for place, size in zip(places, x.shape):
+    for place, size in zip(places, x.shape, strict=True):
         shape[place] = size
     return x.reshape(shape)
 

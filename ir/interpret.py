@@ -47,8 +47,8 @@ def interpret(
     """The outputs by name; absent points are 0. Inputs are cast to `dtype`, int64 or bool.
 
     Intermediate tensors and temporaries stay within about `memory_bytes`, unless a single point of
-    every chunked rank needs more. Raises AttncError E5xx (the call does not fit the cascade), E601 ..
-    E604 (an index leaves its tensor, a remainder, an iteration without a start).
+    every chunked rank needs more. Raises AttncError E5xx (the call does not fit the cascade) and
+    E6xx (an index leaves its tensor, a remainder, an iteration that does not advance).
     """
     shapes = {name: tuple(x.shape) for name, x in inputs.items()}
     sizes = bind_extents(cascade, shapes, extents or {})
@@ -82,7 +82,7 @@ def _dense(arrays: Arrays, value: Value) -> Array:
 def _chunks(
     cascade: Cascade, order: Sequence[Group], extents: Mapping[str, int], budget: int
 ) -> dict[str, int]:
-    """How many chunks of each rank, outermost first, keep the intermediate tensors in the budget."""
+    """How many chunks of each rank, outermost first, keep intermediate tensors in the budget."""
     sizes = dict(extents)
     statements = [s for group in order for s in group.statements]
 

@@ -23,17 +23,6 @@ from attnc.ir.walk import subexprs
 Rule: TypeAlias = Callable[[Apply, tuple[Code, ...]], Code]
 
 
-def _operands(frame: Frame, codes: tuple[Code, ...], order: tuple[int, ...]) -> list[Pair]:
-    """Evaluate in the given order; a point where one is absent does not count in those after it."""
-    outer = frame.guard
-    found: dict[int, Pair] = {}
-    for i in order:
-        found[i] = codes[i](frame)
-        frame.narrow(found[i][1])
-    frame.guard = outer
-    return [found[i] for i in range(len(codes))]
-
-
 def _gathers(e: Expr) -> bool:
     """Whether reading it can leave a tensor: some index is computed."""
     return any(
@@ -42,39 +31,61 @@ def _gathers(e: Expr) -> bool:
     )
 
 
-def _pointwise(apply: Callable[[Frame, list[Array], Array | None], Pair]) -> Rule:
+def _pointwise(apply: Callable[..., Pair]) -> Rule:
     """The rule of an operator that is absent wherever an operand is, and perhaps elsewhere.
 
-    `apply(frame, values, present)` returns the value and the whole presence.
+    `apply(frame, present, *values)` returns the value and the whole presence.
     """
 
     def rule(e: Apply, codes: tuple[Code, ...]) -> Code:
-        risky = [_gathers(a) for a in e.args]
-        order = tuple(sorted(range(len(codes)), key=risky.__getitem__))
-        if any(risky) and len(codes) > 1:
-            operands: Callable[[Frame], list[Pair]] = lambda f: _operands(f, codes, order)
-        else:
-            operands = lambda f: [code(f) for code in codes]
+        gathers = [_gathers(a) for a in e.args]
+        if any(gathers) and len(codes) > 1:
+            order = tuple(sorted(range(len(codes)), key=gathers.__getitem__))
+            return _one_by_one(apply, codes, order)
+        if len(codes) == 1:
+            return lambda frame: _unary(frame, codes[0](frame))
 
         def run(frame: Frame) -> Pair:
-            pairs = operands(frame)
-            present = None
-            for _, p in pairs:
-                present = meet(present, p)
-            return apply(frame, [x for x, _ in pairs], present)
+            values, present = [], None
+            for code in codes:
+                x, there = code(frame)
+                values.append(x)
+                present = meet(present, there)
+            return apply(frame, present, *values)
 
         return run
+
+    def _unary(frame: Frame, pair: Pair) -> Pair:
+        return apply(frame, pair[1], pair[0])
 
     return rule
 
 
+def _one_by_one(
+    apply: Callable[..., Pair], codes: tuple[Code, ...], order: tuple[int, ...]
+) -> Code:
+    """Operands in the given order: where one is absent, an index in the next need not be valid."""
+
+    def run(frame: Frame) -> Pair:
+        outer = frame.guard
+        values: list[Array] = [None] * len(codes)
+        present = None
+        for i in order:
+            values[i], there = codes[i](frame)
+            frame.narrow(there)
+            present = meet(present, there)
+        frame.guard = outer
+        return apply(frame, present, *values)
+
+    return run
+
+
 def _total(f: Callable[..., Array]) -> Rule:
     """An operator that is defined everywhere."""
-    return _pointwise(lambda frame, values, present: (f(*values), present))
+    return _pointwise(lambda frame, present, *values: (f(*values), present))
 
 
-def _sub(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-    a, b = values
+def _sub(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
     both = _both_minus_inf(frame, a, b)
     if both is None:
         return a - b, present
@@ -103,8 +114,8 @@ def _points(x: Array) -> int:
     return 0 if is_scalar(x) else size
 
 
-def _div(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-    a, b = (frame.safe(x, present) for x in values)
+def _div(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
+    a, b = frame.safe(a, present), frame.safe(b, present)
     b, present = _nonzero(frame, b, present)
     if not is_scalar(a) and not frame.arrays.is_float(a):
         a = frame.arrays.asarray(a, frame.dtype)
@@ -114,9 +125,9 @@ def _div(frame: Frame, values: list[Array], present: Array | None) -> Pair:
 def _integer(f: Callable[[Array, Array], Array]) -> Rule:
     """Floor division or its remainder: absent where the divisor is 0."""
 
-    def apply(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-        b, present = _nonzero(frame, values[1], present)
-        return f(values[0], b), present
+    def apply(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
+        b, present = _nonzero(frame, b, present)
+        return f(a, b), present
 
     return _pointwise(apply)
 
@@ -132,19 +143,24 @@ def _nonzero(frame: Frame, b: Array, present: Array | None) -> Pair:
 
 
 def _exactdiv(e: Apply, codes: tuple[Code, ...]) -> Code:
-    def apply(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-        a, b = values
+    def apply(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
         zero = b == 0
-        b = (b or 1) if is_scalar(b) else frame.arrays.where(zero, 1, b)
-        wrong = meet(meet(frame.lift((a % b != 0) | zero), present), frame.guard)
-        if 0 not in frame.shape and wrong is not None and bool(wrong.any()):
-            _refuse_division(frame, e, *values, wrong)
-        return a // b, present
+        divisor = (b or 1) if is_scalar(b) else frame.arrays.where(zero, 1, b)
+        inexact = (a % divisor != 0) | zero
+        if is_scalar(inexact):
+            if not inexact:
+                return a // divisor, present
+        elif not inexact.any():
+            return a // divisor, present
+        wrong = meet(meet(frame.lift(inexact), present), frame.guard)
+        if 0 not in frame.shape and wrong is not None and wrong.any():
+            raise _inexact(frame, e, a, b, wrong)
+        return a // divisor, present
 
     return _pointwise(apply)(e, codes)
 
 
-def _refuse_division(frame: Frame, e: Apply, a: Array, b: Array, wrong: Array) -> None:
+def _inexact(frame: Frame, e: Apply, a: Array, b: Array, wrong: Array) -> AttncError:
     first = [
         int(frame.arrays.broadcast(frame.lift(x), wrong.shape)[wrong].reshape(-1)[0])
         for x in (a, b)
@@ -157,7 +173,7 @@ def _refuse_division(frame: Frame, e: Apply, a: Array, b: Array, wrong: Array) -
         if isinstance(s, Extent | Param)
     }
     values = ", ".join(f"{name}={value}" for name, value in names.items())
-    raise AttncError(
+    return AttncError(
         "E602",
         f"`{_text(e)}` = {first[0]} / {first[1]} "
         + ("leaves a remainder" if first[1] else "divides by zero")
@@ -189,21 +205,21 @@ def _text(e: Expr) -> str:
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "exactdiv": "/"}
 
 
-def _pow(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-    a, b = values
+def _pow(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
     if is_scalar(a) and is_scalar(b):
         return np.power(np.float64(a), np.float64(b)).item(), present
-    if not is_scalar(a) and not frame.arrays.is_float(a):
-        a = frame.arrays.asarray(a, frame.dtype)
-    return frame.safe(a, present) ** b, present
+    a, b = (
+        x if is_scalar(x) or frame.arrays.is_float(x) else frame.arrays.asarray(x, frame.dtype)
+        for x in (a, b)
+    )
+    return frame.safe(a, present) ** frame.safe(b, present), present
 
 
 def _extremum(name: str) -> Rule:
     """`min` or `max`; NaN wins, as in the libraries."""
     scalar = {"minimum": np.minimum, "maximum": np.maximum}[name]
 
-    def apply(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-        a, b = values
+    def apply(frame: Frame, present: Array | None, a: Array, b: Array) -> Pair:
         if is_scalar(a):
             if is_scalar(b):
                 return scalar(a, b).item(), present
@@ -213,9 +229,8 @@ def _extremum(name: str) -> Rule:
     return _pointwise(apply)
 
 
-def _clamp(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-    x, low, high = values
-    if all(map(is_scalar, values)):
+def _clamp(frame: Frame, present: Array | None, x: Array, low: Array, high: Array) -> Pair:
+    if is_scalar(x) and is_scalar(low) and is_scalar(high):
         return min(max(x, low), high), present
     floor = frame.arrays.maximum(frame.lift(x), low)
     return frame.arrays.minimum(floor, high), present
@@ -224,19 +239,18 @@ def _clamp(frame: Frame, values: list[Array], present: Array | None) -> Pair:
 def _function(e: Apply, codes: tuple[Code, ...]) -> Code:
     """A function of one argument, from the library's table."""
     name, folded = e.op, NUMPY.functions[e.op]
+    dtype = np.float64 if OPS[e.op].result == "float" else None
 
-    def apply(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-        x = values[0]
+    def apply(frame: Frame, present: Array | None, x: Array) -> Pair:
         if is_scalar(x):
-            return (folded(np.asarray(x, np.float64)).item() if result else x), present
+            with NUMPY.quiet():
+                return folded(np.asarray(x, dtype)).item(), present
         return frame.arrays.functions[name](frame.safe(x, present)), present
 
-    result = OPS[name].result == "float" or name in ("abs", "sign")
     return _pointwise(apply)(e, codes)
 
 
-def _float(frame: Frame, values: list[Array], present: Array | None) -> Pair:
-    x = values[0]
+def _float(frame: Frame, present: Array | None, x: Array) -> Pair:
     return (float(x) if is_scalar(x) else frame.arrays.asarray(x, frame.dtype)), present
 
 
@@ -249,12 +263,14 @@ def _connective(e: Apply, codes: tuple[Code, ...]) -> Code:
     left, right = codes
     conjunction = e.op == "and"
     apply = operator.and_ if conjunction else operator.or_
+    reads = any(isinstance(s, Read) for s in subexprs(e.args[1]))
 
     def run(frame: Frame) -> Pair:
         a, known_a = left(frame)
         outer = frame.guard
-        frame.narrow(known_a)
-        frame.narrow(a if conjunction else _not(a))
+        if reads:
+            frame.narrow(known_a)
+            frame.narrow(a if conjunction else _not(a))
         b, known_b = right(frame)
         frame.guard = outer
         return apply(a, b), meet(known_a, known_b)

@@ -75,7 +75,7 @@ def _iterate(group: Group, rank: str, scope: Scope) -> dict[str, Value]:
 def _recent(
     parts: Sequence[Value], axis: int, here: range, back: int | None, scope: Scope
 ) -> Value:
-    """What a tensor holds from `back` coordinates off the present one on (None: all that it holds)."""
+    """What a tensor holds from `back` coordinates off the present one on; None: all of it."""
     kept = parts
     if back is not None:
         kept = [p for p in parts if p.start(axis) + p.data.shape[axis] > here.start + back]

@@ -85,8 +85,8 @@ def _stepped(cascade: Cascade, members: tuple[Statement, ...]) -> str:
 def chunk_ranks(cascade: Cascade, order: Sequence[Group]) -> tuple[str, ...]:
     """The ranks along which the statements are independent, in the order of the outputs' axes.
 
-    No statement reduces, selects, concatenates or steps along such a rank, and a tensor that has it is
-    read only at the very coordinate that is written.
+    No statement reduces, selects, concatenates or steps along such a rank, and a tensor that has it
+    is read only at the very coordinate that is written.
     """
     statements = [s for group in order for s in group.statements]
     axes: dict[str, list[tuple[str, Expr]]] = {}

@@ -7,19 +7,20 @@ products; whatever else would need temporaries beyond the scope's memory is run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from functools import reduce as fold
-from math import inf, isfinite, prod
+from math import inf, prod
 
 from attnc.errors import AttncError
-from attnc.ir.arrays import Array, Arrays, is_scalar
-from attnc.ir.cascade import Concat, Einsum, Rank, Reduction, Select, Statement
-from attnc.ir.contract import contract
-from attnc.ir.evaluate import admit, compile_expr
-from attnc.ir.expr import Apply, Expr, Index, Number
-from attnc.ir.frame import Box, Frame, Pair, Scope, Value, meet
+from attnc.ir.arrays import Array, Arrays
+from attnc.ir.cascade import Concat, Einsum, Select, Statement
+from attnc.ir.evaluate import compile_expr
+from attnc.ir.expr import Expr, Index
+from attnc.ir.frame import Box, Code, Frame, Pair, Scope, Value, meet
 from attnc.ir.ops import REDUCTIONS
-from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, subexprs
+from attnc.ir.product import Product, as_product, ranks_in, related, run_product
+from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks
 
 # Bytes of temporaries per point of an elementwise expression: operands, result, masks.
 BYTES_PER_POINT = 32
@@ -59,32 +60,65 @@ def _box(ranks: Sequence[str], scope: Scope) -> dict[str, range]:
     return {r: scope.box[r] if r in scope.box else range(scope.extents[r]) for r in ranks}
 
 
-def _einsum(e: Einsum, scope: Scope, box: Box) -> Value:
-    if e.reduce is not None and e.reduce.op == "sum" and _is_product(e.expr, scope, box, e.reduce):
-        value = _run_product(e, scope, box)
-        if value is not None:
-            return value
-    names = frozenset().union(*(_ranks_of(x, scope) for x in (e.expr, e.where) if x is not None))
-    points = prod(len(span) for r, span in box.items() if r in names)
-    pieces = -(-points * BYTES_PER_POINT // max(1, scope.memory_bytes))
-    if pieces > 1:
-        kept = [r for r in output_ranks(e) if r in names and len(box[r]) > 1]
-        inner = [r for r in (e.reduce.ranks if e.reduce else ()) if len(box[r]) > 1]
-        if kept or inner:
-            rank = max(kept or inner, key=lambda r: len(box[r]))
-            return _in_pieces(e, scope, box, rank, pieces)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An Einsum compiled: `ranks` are those that value or predicate depend on."""
+
+    code: Code
+    where: Code | None
+    ranks: frozenset[str]
+    product: Product | None
+
+
+@lru_cache(maxsize=1024)
+def _plan(e: Einsum) -> _Plan:
+    product = None
+    if e.reduce is not None and e.reduce.op == "sum" and e.dtype == "float":
+        product = as_product(e.expr, e.reduce.ranks)
+    ranks = ranks_in(e.expr) | (frozenset() if e.where is None else ranks_in(e.where))
+    where = None if e.where is None else compile_expr(e.where)
+    return _Plan(compile_expr(e.expr), where, ranks, product)
+
+
+def _einsum(e: Einsum, scope: Scope, box: Box, matrix: bool = True) -> Value:
+    """Run in one piece what fits in memory; `matrix`: sums of products as matrix products."""
+    plan = _plan(e)
+    whole = related(plan.ranks, scope) & box.keys()
+    product = plan.product if matrix else None
+    spaces = [whole]
+    if product is not None:
+        spaces = [related(ranks, scope) & box.keys() for ranks in product.spaces]
+        if any(space >= whole for space in spaces):
+            product, spaces = None, [whole]
+    space = max(spaces, key=lambda names: prod(len(box[r]) for r in names))
+    points = prod(len(box[r]) for r in space)
+    if points * BYTES_PER_POINT > scope.memory_bytes:
+        ranks = [r for r in output_ranks(e) if r in space and len(box[r]) > 1]
+        ranks = ranks or [r for r in box if r in space and len(box[r]) > 1]
+        if ranks:
+            longest = max(ranks, key=lambda r: len(box[r]))
+            pieces = -(-points * BYTES_PER_POINT // scope.memory_bytes)
+            return _in_pieces(e, scope, box, longest, pieces, matrix)
     frame = Frame(scope, box)
-    admit(frame, e.where)
-    pair = compile_expr(e.expr)(frame)
+    if plan.where is not None:
+        frame.admit(plan.where(frame))
     if e.reduce is None:
-        data, present = pair
+        data, present = plan.code(frame)
         return _shaped(e.indices, frame, data, meet(present, frame.guard))
-    return _shaped(e.indices, frame, _reduce(e, frame, pair), None)
+    axes = tuple(frame.axis[r] for r in e.reduce.ranks)
+    if any(frame.shape[a] == 0 for a in axes):
+        return _shaped(e.indices, frame, _identity(e), None)
+    if product is not None:
+        total = run_product(product, frame, frozenset(axes))
+        if total is None:
+            return _einsum(e, scope, box, matrix=False)
+        return _shaped(e.indices, frame, total, None)
+    return _shaped(e.indices, frame, _reduce(e, frame, plan.code(frame), axes), None)
 
 
-def _in_pieces(e: Einsum, scope: Scope, box: Box, rank: str, pieces: int) -> Value:
+def _in_pieces(e: Einsum, scope: Scope, box: Box, rank: str, pieces: int, matrix: bool) -> Value:
     """Split the box along one rank, join or merge the parts' results."""
-    parts = [_einsum(e, scope, {**box, rank: part}) for part in split(box[rank], pieces)]
+    parts = [_einsum(e, scope, {**box, rank: part}, matrix) for part in split(box[rank], pieces)]
     if e.reduce is None or rank not in e.reduce.ranks:
         return join(scope.arrays, parts, output_ranks(e).index(rank))
     merge = _MERGE[REDUCTIONS[e.reduce.op].combine]
@@ -143,16 +177,12 @@ def origin_of(index: Expr, frame: Frame) -> int:
     return int(compile_expr(index)(Frame(frame.scope, starts))[0])
 
 
-def _reduce(e: Einsum, frame: Frame, pair: Pair) -> Array:
-    """The reduction of a value over the einsum's reduced ranks, absent points skipped."""
+def _reduce(e: Einsum, frame: Frame, pair: Pair, axes: tuple[int, ...]) -> Array:
+    """The reduction of a value along axes, absent points skipped."""
     assert e.reduce is not None
     data, present = frame.lift(pair[0]), meet(pair[1], frame.guard)
-    identity = _identity(e)
-    axes = tuple(frame.axis[r] for r in e.reduce.ranks)
-    if any(frame.shape[a] == 0 for a in axes):
-        return frame.lift(identity)
     if present is not None:
-        data = frame.arrays.where(present, data, identity)
+        data = frame.arrays.where(present, data, _identity(e))
     full = tuple(n if a in axes else data.shape[a] for a, n in enumerate(frame.shape))
     return frame.arrays.reductions[e.reduce.op](frame.arrays.broadcast(data, full), axes)
 
@@ -166,117 +196,6 @@ def _identity(e: Einsum) -> bool | int | float:
     return {inf: 2**63 - 1, -inf: -(2**63)}.get(identity) or int(identity)
 
 
-@lru_cache(maxsize=4096)
-def _ranks_in(e: Expr) -> frozenset[str]:
-    return frozenset(s.rank for s in subexprs(e) if isinstance(s, Index))
-
-
-def _ranks_of(e: Expr, scope: Scope) -> frozenset[str]:
-    """The ranks that an expression depends on; with a rank its parent and its components."""
-    found = set(_ranks_in(e))
-    for r in tuple(found):
-        decl: Rank | None = scope.ranks.get(r)
-        if decl is not None:
-            found.update(decl.components, () if decl.parent is None else (decl.parent,))
-    return frozenset(found)
-
-
-@lru_cache(maxsize=4096)
-def _factors(e: Expr, reduced: tuple[str, ...]) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-    """(factors, divisors) with e = product of factors / product of divisors.
-
-    A divisor depends on no reduced rank, so it can be applied to the sum.
-    """
-    match e:
-        case Apply("mul", (a, b)):
-            left, right = _factors(a, reduced), _factors(b, reduced)
-            return left[0] + right[0], left[1] + right[1]
-        case Apply("neg", (a,)):
-            factors, divisors = _factors(a, reduced)
-            return (*factors, Number(-1.0)), divisors
-        case Apply("div", (a, b)) if len(_factors(a, reduced)[0]) > 1:
-            factors, divisors = _factors(a, reduced)
-            if _ranks_in(b).isdisjoint(reduced):
-                return factors, (*divisors, b)
-            return (*factors, Apply("div", (Number(1.0), b))), divisors
-        case _:
-            return (e,), ()
-
-
-def _is_product(e: Expr, scope: Scope, box: Box, reduction: Reduction) -> bool:
-    """Whether a matrix product computes the sum without visiting the whole iteration space."""
-    factors, _ = _factors(e, reduction.ranks)
-    spaces = [_ranks_of(f, scope) & box.keys() for f in factors]
-    whole = frozenset().union(*spaces)
-    return len(factors) > 1 and all(space != whole for space in spaces)
-
-
-def _run_product(e: Einsum, scope: Scope, box: Box) -> Value | None:
-    """A sum of products; None where 0 for an absent factor would not do (inf or NaN beside it)."""
-    assert e.reduce is not None
-    frame = Frame(scope, box)
-    axes = frozenset(frame.axis[r] for r in e.reduce.ranks)
-    if any(frame.shape[a] == 0 for a in axes):
-        return _shaped(e.indices, frame, _identity(e), None)
-    admit(frame, e.where)
-    factors, divisors = _factors(e.expr, e.reduce.ranks)
-    pairs = [compile_expr(f)(frame) for f in factors]
-    if any(not is_scalar(x) and not scope.arrays.is_float(x) for x, _ in pairs):
-        return None
-    masked = _masked(frame, pairs)
-    if masked is None:
-        return None
-    scale = prod(x for x in masked if is_scalar(x))
-    data = contract(scope.arrays, [x for x in masked if not is_scalar(x)], axes, frame.shape)
-    if scale != 1:
-        data = data * scale
-    for divisor in divisors:
-        d, present = compile_expr(divisor)(frame)
-        if not (isfinite(d) if is_scalar(d) else scope.arrays.all_finite(d)):
-            return None
-        data = _divide(frame, data, d, present)
-    return _shaped(e.indices, frame, data, None)
-
-
-def _masked(frame: Frame, pairs: list[Pair]) -> list[Array] | None:
-    """The factors with 0 at absent points; None if another factor could turn such a 0 into NaN."""
-    where, lift = frame.arrays.where, frame.lift
-    data = [x for x, _ in pairs]
-    holders = set()
-    for i, (x, present) in enumerate(pairs):
-        if present is not None:
-            data[i] = where(present, lift(x), 0.0)
-            holders.add(i)
-    if frame.guard is not None:
-        widest = max(range(len(data)), key=lambda i: _covered(frame.guard, lift(data[i])))
-        data[widest] = where(frame.guard, lift(data[widest]), 0.0)
-        holders.add(widest)
-    if not holders:
-        return data if any(not is_scalar(x) for x in data) else [lift(data[0]), *data[1:]]
-    for i, x in enumerate(data):
-        if holders != {i} and not (isfinite(x) if is_scalar(x) else frame.arrays.all_finite(x)):
-            return None
-    return data
-
-
-def _covered(mask: Array, x: Array) -> int:
-    """How many points of a mask's axes an array has along itself already."""
-    return prod(n for m, n in zip(mask.shape, x.shape, strict=True) if m != 1)
-
-
-def _divide(frame: Frame, total: Array, divisor: Array, present: Array | None) -> Array:
-    """A sum divided afterwards; where the divisor is 0 or absent every term was, so the sum is 0."""
-    wrong = divisor == 0
-    if is_scalar(wrong):
-        if wrong:
-            return total * 0
-    elif wrong.any():
-        divisor = frame.arrays.where(wrong, 1.0, divisor)
-        present = ~wrong if present is None else present & ~wrong
-    quotient = total / divisor
-    return quotient if present is None else frame.arrays.where(present, quotient, 0.0)
-
-
 def _run_select(s: Select, scope: Scope) -> Value:
     """True where a point is among the chosen along a rank; ties go to the lowest coordinate.
 
@@ -286,7 +205,8 @@ def _run_select(s: Select, scope: Scope) -> Value:
     arrays = scope.arrays
     with arrays.quiet():
         frame = Frame(scope, _box(iteration_ranks(s), scope))
-        admit(frame, s.where)
+        if s.where is not None:
+            frame.admit(compile_expr(s.where)(frame))
         data, present = compile_expr(s.expr)(frame)
         present = meet(present, frame.guard)
         data = arrays.broadcast(frame.lift(data), frame.shape)
@@ -335,8 +255,11 @@ def _run_concat(s: Concat, scope: Scope) -> Value:
         )
     value = join(arrays, parts, axis)
     frame = Frame(scope, box)
-    with arrays.quiet():
-        admit(frame, s.where)
-    mask = None if frame.guard is None else _shaped(s.indices, frame, frame.guard, None).data
+    mask = None
+    if s.where is not None:
+        with arrays.quiet():
+            frame.admit(compile_expr(s.where)(frame))
+        if frame.guard is not None:
+            mask = _shaped(s.indices, frame, frame.guard, None).data
     origin = tuple(origin_of(i, frame) for i in s.indices)
     return Value(value.data, output_ranks(s), meet(value.present, mask), origin)
