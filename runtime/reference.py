@@ -37,7 +37,7 @@ def reference(
     dtype: torch.dtype = torch.float64,
     memory_bytes: int = 256 << 20,
 ) -> dict[str, Tensor]:
-    """The outputs by name, in `dtype`, on the tensors' device. See `attnc.ir.interpret.interpret`."""
+    """The outputs by name, in `dtype`, on the tensors' device: see `interpret`."""
     device = next((str(t.device) for t in tensors.values()), "cpu")
     return interpret(
         cascade,
@@ -115,7 +115,7 @@ def torch_arrays(device: str) -> Arrays:
         where=torch.where,
         minimum=_bound(lower=False),
         maximum=_bound(lower=True),
-        permute=torch.permute,
+        permute=lambda x, axes: x.permute(*axes),
         broadcast=torch.broadcast_to,
         concat=lambda parts, axis: torch.cat(list(parts), axis),
         contiguous=lambda x: x.contiguous(),
