@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -100,7 +101,7 @@ class TestWitness:
         assert str(count) == (
             "m: 3 passes\n"
             "  line 10: `SN` visits `QK` again and needs `GM`, the max over all of `m` (line 9)\n"
-            "  line 12: `A` visits `QK` again and needs `SD`, the sum over all of `m` (line 11)"
+            "  line 12: `A` visits `SN` again and needs `SD`, the sum over all of `m` (line 11)"
         )
         assert count.forced_by[0].text == "SN[m, p] = exp(QK[m, p] - GM[p])"
 
@@ -356,9 +357,7 @@ def test_inlining_a_map_does_not_matter(cascade: Cascade) -> None:
         if not isinstance(s, Einsum) or not s.indices or s.tensor in cascade.outputs:
             continue
         rest = replace(cascade, statements=tuple(t for t in cascade.statements if t != s))
-        inlined = map_cascade(
-            rest, lambda e, s=s: substitute(e, {Read(s.tensor, s.indices): s.expr})
-        )
+        inlined = map_cascade(rest, partial(substitute, mapping={Read(s.tensor, _M): s.expr}))
         after = count_passes(inlined, "m")
         assert (after.passes, after.loops) == (before.passes, before.loops)
         expected = {t.tensor: t.passes for t in before.tensors if t.tensor != s.tensor}
