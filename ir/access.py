@@ -13,7 +13,15 @@ from typing import Literal, TypeAlias
 
 from attnc.ir.cascade import Cascade, Concat, Einsum, Select, Statement
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
-from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, reads, statement_reads
+from attnc.ir.presence import conjuncts
+from attnc.ir.walk import (
+    children,
+    index_ranks,
+    iteration_ranks,
+    output_ranks,
+    reads,
+    statement_reads,
+)
 
 Bound: TypeAlias = Literal["upper", "lower"]
 
@@ -103,11 +111,27 @@ def affine(e: Expr) -> tuple[dict[str, int], int | None] | None:
             return None if index_ranks(e) or reads(e) else ({}, None)
 
 
-def bounds(where: Expr | None, rank: str, by: str) -> frozenset[Bound]:
-    """How a predicate bounds one coordinate by another: `k <= i` bounds `k` from above."""
+def filters(s: Statement) -> tuple[Expr, ...]:
+    """Conditions that hold at every point of a statement, whatever the values of its tensors."""
+
+    def within(e: Expr) -> tuple[Expr, ...]:
+        match e:
+            case Apply("given", (x, condition)):
+                return conjuncts(condition) + within(x)
+            case Apply("or_else" | "select"):
+                return ()  # present without some operand
+            case _:
+                return tuple(c for child in children(e) for c in within(child))
+
+    where = () if s.where is None else conjuncts(s.where)
+    return where + (within(s.expr) if isinstance(s, Einsum) else ())
+
+
+def bounds(conditions: tuple[Expr, ...], rank: str, by: str) -> frozenset[Bound]:
+    """How conditions bound one coordinate by another: `k <= i` bounds `k` from above."""
     found: set[Bound] = set()
-    for term in _conjuncts(where):
-        match term:
+    for condition in conditions:
+        match condition:
             case Apply("lt" | "le" | "gt" | "ge" | "eq" as op, (a, b)):
                 difference = _combine(affine(a), affine(b), -1)
             case _:
@@ -116,11 +140,10 @@ def bounds(where: Expr | None, rank: str, by: str) -> frozenset[Bound]:
             continue
         sign = difference[0][rank]
         if sign * difference[0][by] < 0:
-            below = op == "eq" or (op in ("lt", "le")) == (sign > 0)
-            above = op == "eq" or not below
-            if below:
+            below = (op in ("lt", "le")) == (sign > 0)
+            if below or op == "eq":
                 found.add("upper")
-            if above:
+            if not below or op == "eq":
                 found.add("lower")
     return frozenset(found)
 
@@ -135,17 +158,6 @@ def _combine(
     total = {r: a[0].get(r, 0) + sign * b[0].get(r, 0) for r in {**a[0], **b[0]}}
     constant = None if a[1] is None or b[1] is None else a[1] + sign * b[1]
     return {r: c for r, c in total.items() if c}, constant
-
-
-def _conjuncts(e: Expr | None) -> Iterator[Expr]:
-    match e:
-        case None:
-            return
-        case Apply("and", args):
-            for a in args:
-                yield from _conjuncts(a)
-        case _:
-            yield e
 
 
 def _axis_reads(
@@ -164,6 +176,7 @@ def _tilings(
 ) -> dict[str, tuple[str, str]]:
     """Partitions that no `rank` line declares: `K[j * B + i]` tiles the rank of that axis."""
     declared = {*components, *(c for cs in components.values() for c in cs)}
+    spaces = [set(iteration_ranks(s)) for s in cascade.statements]
     found: dict[str, tuple[str, str]] = {}
     for label, index in _axis_reads(cascade, labels):
         match index:
@@ -172,7 +185,9 @@ def _tilings(
             ):
                 outer = [a.rank for a in args if isinstance(a, Index)]
                 names = {label, inner, *outer}
-                if len(outer) == 1 and len(names) == 3 and not names & declared:
+                # A strided convolution over the keys at each query partitions nothing.
+                apart = not any(label in s and s & names != {label} for s in spaces)
+                if len(names) == 3 and apart and not names & declared:
                     declared |= names
                     found[label] = (outer[0], inner)
     return found

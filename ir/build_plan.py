@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from attnc.errors import AttncError
 from attnc.ir.build_sweep import Output, build_sweep, not_lowered
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derive import derive
@@ -17,6 +16,7 @@ from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, Stage, SweepStage, TorchStage
 from attnc.ir.presence import conjunction, split_presence
 from attnc.ir.region import Region, Scope, find_region, lineage, tensor_facts
+from attnc.ir.specialise import specialise
 from attnc.ir.split_factors import split_factors
 from attnc.ir.use_exp2 import use_exp2
 from attnc.ir.walk import iteration_ranks, output_ranks, reads, subexprs
@@ -25,9 +25,9 @@ from attnc.ir.walk import iteration_ranks, output_ranks, reads, subexprs
 def build_plan(cascade: Cascade) -> Plan:
     """Stages that compute all outputs of `cascade`; AttncError E901 for what is not lowered yet."""
     _refuse_unlowered(cascade)
-    cascade = split_factors(cascade)
+    cascade = split_factors(specialise(cascade))
     planner = _Planner(_scope(cascade))
-    planner.plan(cascade.outputs)
+    planner.plan(cascade.outputs, outermost=True)
     return Plan(cascade, tuple(planner.stages))
 
 
@@ -55,14 +55,14 @@ class _Planner:
     stages: list[Stage] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
 
-    def plan(self, wanted: Iterable[str]) -> None:
+    def plan(self, wanted: Iterable[str], outermost: bool = False) -> None:
         """Append the stages that store the tensors in `wanted`."""
         names = [t for t in dict.fromkeys(wanted) if t not in self.stored]
         if not names:
             return
         tensors, finite = tensor_facts(self.scope)
         needed = self._needed(names)
-        region = find_region(self.scope, needed, tensors)
+        region = find_region(self.scope, needed, tensors, outermost)
         if region is None:
             self._torch(needed, names)
         else:
@@ -115,7 +115,7 @@ class _Planner:
         late = self._downstream(needed, {s.tensor for s in region.reductions})
         early = [s.tensor for s in needed if s.tensor not in inside and s.tensor not in late]
         prepared = self._prepared(region)
-        self.plan((*self._used_early(region, early, late), *prepared))
+        self.plan((*early, *prepared))
         scope = self._without(prepared)
         derived = use_exp2(
             derive(
@@ -154,10 +154,6 @@ class _Planner:
                 late.add(s.tensor)
         inner = {s.tensor for s in needed if s.tensor in gathered}
         return late - inner
-
-    def _used_early(self, region: Region, early: list[str], late: set[str]) -> list[str]:
-        del region, late
-        return early
 
     def _prepared(self, region: Region) -> tuple[str, ...]:
         """Costly pointwise tensors of the swept side: made once instead of once per row tile."""
@@ -216,7 +212,7 @@ class _Planner:
             if upstream & late or not self._in_epilogue(made, derived, region):
                 pending.append(value)
                 continue
-            stripped, conditions = split_presence(value, derived_bounds(derived, tensors), finite)
+            stripped, conditions = split_presence(value, tensors, finite)
             present = conjunction(tuple(c.holds for c in conditions))
             if conditions:
                 stripped = Apply("select", (present, stripped, Number(0.0)))
@@ -246,12 +242,6 @@ class _Planner:
         )
 
 
-def derived_bounds(derived: Derived, tensors: dict[str, Interval]) -> dict[str, Interval]:
-    """What is known of tensors; statistics as the cascade defines them."""
-    del derived
-    return tensors
-
-
 def _own_reads(s: Einsum) -> tuple[Read, ...]:
     return (*reads(s.expr), *(reads(s.where) if s.where is not None else ()))
 
@@ -260,5 +250,3 @@ def sweeps(plan: Plan) -> tuple[SweepStage, ...]:
     """The plan's kernels."""
     return tuple(s for s in plan.stages if isinstance(s, SweepStage))
 
-
-_ = AttncError

@@ -142,10 +142,8 @@ class _Builder:
         having = [f for f in factors(s.body) if rank in self.scope.ranks(f)]
         plain = all(isinstance(f, Read) or not self._crosses(f) for f in having)
         others = [f for f in factors(s.body) if rank not in self.scope.ranks(f)]
-        alone = bool(having) and plain and rank not in self.scope.ranks(s.present)
-        mapped = row is None or any(row in self.scope.ranks(f) for f in others)
-        varying = any(self.varies(f) for f in others)
-        return alone and mapped and (varying or self.varies(s.present))
+        varying = any(self.varies(f) for f in others) or self.varies(s.present)
+        return bool(having) and plain and varying and rank not in self.scope.ranks(s.present)
 
     def _crosses(self, f: Expr) -> bool:
         ranks = self.scope.ranks(f)
@@ -309,6 +307,9 @@ class _Builder:
     def _gather(self, s: State, name: str, body: _Body, previous: Expr, block: _Block) -> Value:
         left = self._lower(body.left, block)
         if body.right != ONE:
+            row = self.region.row
+            if row is not None and row not in self.scope.ranks(body.left):
+                left = self._let(block, f"{name}_rows", (row, self.region.rank), left)
             return Dot(left, self._lower(body.right, block), self.region.rank, previous)
         tile = Fold(s.op, left, self.region.rank)
         gathered = self._let(block, f"{name}_tile", self._state_tile(s), tile)

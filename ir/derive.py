@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derived import Barrier, Certificate, Derived, Law, State, Statistic
@@ -22,7 +23,7 @@ from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.facts import Interval, bounds
 from attnc.ir.inline import body, inline
 from attnc.ir.ops import OPS, REDUCTIONS
-from attnc.ir.presence import conjunction, split_presence
+from attnc.ir.presence import Condition, conjunction, split_presence
 from attnc.ir.separate import add_up, factors, multiply, negate, separate, terms
 from attnc.ir.walk import output_ranks, reads, subexprs
 
@@ -77,12 +78,7 @@ class _Derivation:
         """Find the first pass in which `s` can be gathered, and how."""
         full = inline(body(s), self.definitions)
         value, conditions = split_presence(full, self.tensors, self.finite)
-        direct = frozenset(factors(separate(value, self.varies, self.tensors).dependent))
-        kept = tuple(
-            c.holds
-            for c in conditions
-            if not (c.vanishing is not None and self._is_factor(c.vanishing, direct, s))
-        )
+        kept = self._tests(s, value, conditions)
         used = [r.tensor for e in (value, *kept) for r in reads(e) if r.tensor in self.statistics]
         first = max((self.statistics[t].sweep for t in used), default=0)
         mark = len(self.certificates)
@@ -97,9 +93,28 @@ class _Derivation:
             else:
                 return
 
-    def _is_factor(self, e: Expr, direct: frozenset[Expr], s: Einsum) -> bool:
+    def _tests(self, s: Einsum, value: Expr, conditions: tuple[Condition, ...]) -> tuple[Expr, ...]:
+        """The conditions that need testing.
+
+        Where -inf is subtracted from -inf inside exp, a sum gets exp(-inf) = 0 without any test if exp
+        is a factor of the whole body. If it is one of several terms, the whole row is absent, since the
+        subtrahend is the row's maximum: a test on the row.
+        """
         assert s.reduce is not None
-        return e in direct and REDUCTIONS[s.reduce.op].combine == "add"
+        if REDUCTIONS[s.reduce.op].combine != "add":
+            return tuple(c.holds for c in conditions)
+        dependent = separate(value, self.varies, self.tensors).dependent
+        summands = [factors(separate(t, self.varies, self.tensors).dependent) for t in terms(dependent)]
+        tests: list[Expr] = []
+        for c in conditions:
+            is_factor = any(c.vanishing in fs for fs in summands)
+            if c.vanishing is None or not is_factor:
+                tests.append(c.holds)
+            elif len(summands) > 1:
+                assert isinstance(c.vanishing, Apply) and isinstance(c.vanishing.args[0], Apply)
+                row = c.vanishing.args[0].args[1]
+                tests.append(c.holds if self.varies(row) else Apply("ne", (row, Number(-inf))))
+        return tuple(tests)
 
     def varies(self, e: Expr) -> bool:
         """Whether `e` depends on the coordinate along the rank (or on a component of it)."""
@@ -321,5 +336,8 @@ def _is_one(e: Expr) -> bool:
 
 
 def _name(e: Expr) -> str:
+    """The operator to blame: of a choice, the comparison that it waits for."""
+    if isinstance(e, Apply) and e.op == "select":
+        return _name(e.args[0])
     return e.op if isinstance(e, Apply) else type(e).__name__.lower()
 

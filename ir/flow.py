@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attnc.errors import AttncError
-from attnc.ir.access import Bound, Ranks, affine, bounds
+from attnc.ir.access import Bound, Ranks, affine, bounds, filters
 from attnc.ir.cascade import Cascade, Einsum, Select, Statement
 from attnc.ir.expr import Expr, Number, Read
 from attnc.ir.graph import used_positions
@@ -94,7 +94,7 @@ def scans(ranks: Ranks, s: Statement, rank: str) -> Iterator[tuple[Read, frozens
             if not label or outer not in ranks.leaves[label] or not moving or moving & family:
                 continue
             if moving <= ranks.reduced(s):
-                sides = [bounds(s.where, k, r) for k in names for r in own]
+                sides = [bounds(filters(s), k, r) for k in names for r in own]
                 yield read, frozenset[Bound]().union(*sides) or None
 
 

@@ -64,6 +64,7 @@ Value: TypeAlias = Expr | Load | Dot | Serial | Fold
 class Let:
     """A named tile over `ranks` (its axes in order; none: a scalar per program).
 
+    A value that depends on fewer ranks than these is repeated along the others.
     `note` says in a few words what it is; `span` cites the spec line.
     """
 

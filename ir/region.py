@@ -80,19 +80,25 @@ def _is_product(e: Expr) -> bool:
 
 
 def find_region(
-    scope: Scope, used: tuple[Einsum, ...], tensors: Mapping[str, Interval]
+    scope: Scope,
+    used: tuple[Einsum, ...],
+    tensors: Mapping[str, Interval],
+    outermost: bool = True,
 ) -> Region | None:
     """The most downstream reduction whose map must not be stored, and all that sweep with it.
 
-    `used` are the reductions that the wanted tensors need, in order of definition. None: everything
-    fits, no sweep is needed.
+    `used` are the reductions that the wanted tensors need, in order of definition. None: no sweep is
+    needed. What cannot be pulled apart comes first: a map that is *coupled* along the rank (masked, or
+    normalised by another reduction over it), then one that is merely *nonlinear*, then a *linear* one,
+    which could be reassociated. A prologue (not `outermost`) sweeps for coupled maps only: a layer of
+    weights between two products is better left to plain matrix products.
     """
     finder = _Finder(scope, tensors)
-    for nonlinear in (True, False):
+    for kind in ("coupled", "nonlinear", "linear") if outermost else ("coupled",):
         for s in reversed(used):
             assert s.reduce is not None
             for rank in s.reduce.ranks:
-                if finder.needs_sweep(s, rank, nonlinear):
+                if kind in finder.kinds(s, rank):
                     return finder.region(s, rank, used)
     return None
 
@@ -102,20 +108,20 @@ class _Finder:
     scope: Scope
     tensors: Mapping[str, Interval]
 
-    def needs_sweep(self, s: Einsum, rank: str, nonlinear: bool) -> bool:
-        """Whether reducing `s` along `rank` meets a factor too large to store.
-
-        A linear map (a plain product of tensors) can be reassociated instead, so it only counts when
-        nothing else does (`nonlinear` false).
-        """
+    def kinds(self, s: Einsum, rank: str) -> frozenset[str]:
+        """In what ways reducing `s` along `rank` meets a factor that is too large to store."""
+        found: set[str] = set()
         for f in self._factors(s, rank):
             if self._fits(f):
                 continue
-            if not isinstance(f, Read) or not nonlinear:
-                return True
-            if self._masked(s, rank) or self._reduced_before(f, rank):
-                return True
-        return False
+            found.add("linear")
+            if not isinstance(f, Read):
+                found.add("nonlinear")
+                if self._masked(s, rank) or self._reduced_before(f, rank):
+                    found.add("coupled")
+            elif self._masked(s, rank) or self._normalised(f, rank):
+                found.add("coupled")
+        return frozenset(found)
 
     def _factors(self, s: Einsum, rank: str) -> tuple[Expr, ...]:
         """The factors of the body that vary along `rank`, masks aside."""
@@ -130,9 +136,15 @@ class _Finder:
             for c in conditions
         )
 
-    def _reduced_before(self, f: Read, rank: str) -> bool:
-        seen = lineage(self.scope, f)
-        return any(s.reduce is not None and rank in s.reduce.ranks for s in seen)
+    def _reduced_before(self, f: Expr, rank: str) -> bool:
+        return any(s.reduce and rank in s.reduce.ranks for s in lineage(self.scope, f))
+
+    def _normalised(self, f: Read, rank: str) -> bool:
+        """A sum of maps, each of which was coupled along `rank` already."""
+        return any(
+            s.reduce and rank in s.reduce.ranks and "coupled" in self.kinds(s, rank)
+            for s in lineage(self.scope, f)
+        )
 
     def _fits(self, f: Expr) -> bool:
         """No larger than some input or output: each read counts with the axes it is stored with."""

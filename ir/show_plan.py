@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from attnc.ir.expr import Apply, Expr
 from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Plan, Serial, SweepStage, TorchStage, Value
 from attnc.ir.show import show_expr, show_statement
 
@@ -33,7 +34,7 @@ def _sweep(stage: SweepStage) -> Iterator[str]:
 
 def _pass(stage: SweepStage, each: Pass, number: int) -> Iterator[str]:
     for c in each.carries:
-        yield f"  {c.name}[{', '.join(c.ranks)}] = {show_initial(c.init)}"
+        yield f"  {c.name}[{', '.join(c.ranks)}] = {_initial(c.init)}"
     yield f"  pass {number}, for each tile of {stage.swept}:"
     yield from _lets(each.body, "    ")
     for c in each.carries:
@@ -41,9 +42,8 @@ def _pass(stage: SweepStage, each: Pass, number: int) -> Iterator[str]:
     yield from _lets(each.after, "  ")
 
 
-def show_initial(value: float | bool) -> str:
-    """A state's initial value as a spec writes it: `0`, `-inf`, `false`."""
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+def _factor(e: Expr) -> str:
+    return f"({show_expr(e)})" if isinstance(e, Apply) else show_expr(e)
 
 
 def _lets(lets: Iterable[Let], indent: str) -> Iterator[str]:
@@ -51,12 +51,16 @@ def _lets(lets: Iterable[Let], indent: str) -> Iterator[str]:
         yield f"{indent}{let.name}[{', '.join(let.ranks)}] = {_value(let.value)}"
 
 
+def _initial(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+
+
 def _value(value: Value) -> str:
     match value:
         case Load(read):
             return f"load {show_expr(read)}"
         case Dot(left, right, over, plus):
-            product = f"sum({over}) ({show_expr(left)}) @ ({show_expr(right)})"
+            product = f"sum({over}) {_factor(left)} @ {_factor(right)}"
             return product if plus is None else f"{show_expr(plus)} + {product}"
         case Fold(op, body, over):
             return f"{op}({over}) {show_expr(body)}"
