@@ -1,6 +1,6 @@
 """What a plan computes and moves, as formulas in the extents: every point of every map is counted.
 
-Once-per-tile arithmetic (moving a state to a new base) is left out: it is a tile length smaller than
+Once-per-tile arithmetic (moving a state to a new base) is left out: it is a tile length less than
 what is done per point. Tensors count as read or written once.
 """
 
@@ -15,7 +15,7 @@ from attnc.ir.cascade import Cascade, Einsum, Reduction
 from attnc.ir.expr import Apply, Expr
 from attnc.ir.ops import OPS, Pipe
 from attnc.ir.plan import Dot, Fold, Let, Load, Plan, Serial, SweepStage, TorchStage
-from attnc.ir.walk import iteration_ranks, output_ranks, subexprs
+from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, subexprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Work:
 
     def to_dict(self) -> dict[str, str]:
         """`{tensor_flops, fma, alu, sfu, elements_moved}` as formulas in the extents."""
-        pipes = {pipe: str(f) for pipe, f in self.pipes.items()}
+        pipes = {str(pipe): str(f) for pipe, f in self.pipes.items()}
         return {"tensor_flops": str(self.tensor), **pipes, "elements_moved": str(self.moved)}
 
 
@@ -74,8 +74,8 @@ def count_work(plan: Plan) -> Work:
     for stage in plan.stages:
         match stage:
             case SweepStage():
-                for ranks, let in _per_point(stage):
-                    _count_let(let, ranks, tensor, pipes)
+                for let in _per_point(stage):
+                    _count_let(let, stage.grid, tensor, pipes)
             case TorchStage(_, s):
                 _count_statement(s, tensor, pipes)
     order = [r.name for r in plan.cascade.ranks]
@@ -86,12 +86,12 @@ def count_work(plan: Plan) -> Work:
     )
 
 
-def _per_point(stage: SweepStage) -> Iterator[tuple[tuple[str, ...], Let]]:
-    """The lets that are computed per point, each with the ranks whose points they are."""
-    rows = (*stage.resident, *(let for p in stage.passes for let in p.after))
-    tiles = (let for p in stage.passes for let in p.body if stage.swept in _ranks(let))
-    for let in (*rows, *tiles):
-        yield (*stage.grid, *_ranks(let)), let
+def _per_point(stage: SweepStage) -> Iterator[Let]:
+    """The lets that are computed once per point of a row or of a map, not once per tile."""
+    yield from stage.resident
+    for each in stage.passes:
+        yield from (let for let in each.body if stage.swept in _ranks(let))
+        yield from each.after
 
 
 def _ranks(let: Let) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def _count_statement(s: Einsum, tensor: _Count, pipes: Mapping[Pipe, _Count]) ->
     match s.reduce, s.expr:
         case Reduction("sum"), Apply("mul", (a, b)):
             tensor[_key(ranks)] += 2
-            operands = (a, b)
+            operands: tuple[Expr, ...] = (a, b)
         case reduce, e:
             pipes["alu"][_key(ranks)] += reduce is not None
             operands = (e,)
@@ -117,15 +117,16 @@ def _count_statement(s: Einsum, tensor: _Count, pipes: Mapping[Pipe, _Count]) ->
 
 
 def _count_let(
-    let: Let, ranks: tuple[str, ...], tensor: _Count, pipes: Mapping[Pipe, _Count]
+    let: Let, grid: tuple[str, ...], tensor: _Count, pipes: Mapping[Pipe, _Count]
 ) -> None:
+    ranks = (*grid, *_ranks(let))
     match let.value:
         case Load():
             pass
-        case Dot(left, right, over):
+        case Dot(left, right):
             tensor[_key(ranks)] += 2
             for side in (left, right):
-                _count_expr(side, tuple(r for r in ranks if r == over or r in let.ranks), pipes)
+                _count_expr(side, (*grid, *index_ranks(side)), pipes)
         case Fold(_, body, _) | Serial(_, body, _):
             pipes["alu"][_key(ranks)] += 1
             _count_expr(body, ranks, pipes)
