@@ -46,6 +46,7 @@ class Arrays:
     concat: Callable[[Sequence[Array], int], Array]
     contiguous: Callable[[Array], Array]
     argsort: Callable[[Array, int], Array]
+    take: Callable[[Array, Array, int], Array]
     take_along: Callable[[Array, Array, int], Array]
     cumsum: Callable[[Array, int], Array]
     is_float: Callable[[Array], bool]
@@ -131,6 +132,7 @@ NUMPY = Arrays(
     concat=lambda arrays, axis: np.concatenate(arrays, axis=axis),
     contiguous=np.ascontiguousarray,
     argsort=lambda x, axis: np.argsort(x, axis=axis, kind="stable"),
+    take=lambda x, index, axis: np.take(x, index, axis=axis),
     take_along=np.take_along_axis,
     cumsum=lambda x, axis: np.cumsum(x, axis=axis),
     is_float=lambda x: bool(x.dtype.kind == "f"),

@@ -7,12 +7,13 @@ derivation without any kernel.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from attnc.ir.cascade import Cascade, Einsum, Rank, Reduction
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Plan, Serial, SweepStage, TorchStage
-from attnc.ir.walk import map_statement, reads, subexprs, substitute
+from attnc.ir.walk import reads, statement_reads, subexprs, substitute
 
 
 def as_cascade(plan: Plan) -> Cascade:
@@ -24,7 +25,8 @@ def as_cascade(plan: Plan) -> Cascade:
             case TorchStage(_, statement):
                 statements.append(statement)
             case SweepStage():
-                writer = _Writer(plan.cascade, stage, ranks)
+                reserved = {t for other in plan.stages for t in other.outputs}
+                writer = _Writer(plan.cascade, stage, ranks, reserved)
                 statements += writer.write()
     return replace(
         plan.cascade, ranks=tuple(ranks.values()), statements=tuple(statements), source="", file=""
@@ -36,6 +38,7 @@ class _Writer:
     cascade: Cascade
     stage: SweepStage
     ranks: dict[str, Rank]
+    reserved: set[str]
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     carried: set[str] = field(default_factory=set)
@@ -53,7 +56,7 @@ class _Writer:
             value = self._expr(s.value, inside=False)
             indices = tuple(Index(r) for r in s.axes)
             self.out.append(Einsum(s.tensor, indices, value, span=s.span))
-        return self.out
+        return _without_copies(self.out)
 
     def _split_rank(self, swept: str) -> None:
         """`rank n = (n1, n0)`; n1 is iterative. A rank with components keeps them for its masks."""
@@ -88,13 +91,11 @@ class _Writer:
             self._let(let, looped=False, number=number)
 
     def _state_indices(self, name: str, step: Expr) -> tuple[Expr, ...]:
-        first, *rest = [Index(r) for r in self.axes[name]] or [None]
-        del first, rest
         return (*(Index(r) for r in self.axes[name]), step)
 
     def _name(self, name: str, number: int = 0) -> str:
         """Two passes may call different tiles alike."""
-        taken = set(self.names.values()) | self.cascade.input_names
+        taken = set(self.names.values()) | self.cascade.input_names | self.reserved
         wish = name.upper() if name.upper() not in taken else f"{name}_{number + 1}"
         while wish in taken:
             wish += "_"
@@ -129,7 +130,7 @@ class _Writer:
         where: Expr | None = None
         match let.value:
             case Load(read):
-                body = self._expr(read, inside, tensor=True)
+                body = self._expr(read, inside)
                 if self.stage.swept in let.ranks:
                     where = Apply("lt", (self.point, Extent(self.stage.swept)))
             case Dot(left, right, over, plus):
@@ -139,7 +140,7 @@ class _Writer:
                 body = self._expr(product, inside)
                 reduce = Reduction("sum", (over,))
             case Serial(op, serial, over):
-                body = self._expr(serial, inside, tensor=True)
+                body = self._expr(serial, inside)
                 reduce = Reduction(op, (over,))
                 if self.stage.swept in let.ranks:
                     where = Apply("lt", (self.point, Extent(self.stage.swept)))
@@ -162,9 +163,7 @@ class _Writer:
         self.axes[tile] = (*grid, *let.ranks, self.outer)
         indices = tuple(Index(r) for r in self.axes[tile])
         name = self._name(tile)
-        self.out.append(
-            Einsum(name, indices, body, Reduction("sum", (self.inner,)), span=let.span)
-        )
+        self.out.append(Einsum(name, indices, body, Reduction("sum", (self.inner,)), span=let.span))
         total = Apply("add", (self._expr(plus, inside), Read(name, indices)))
         return total, None, None, frozenset()
 
@@ -172,12 +171,16 @@ class _Writer:
         assert isinstance(product, Apply)
         return product.args[0], product.args[1]
 
-    def _expr(self, e: Expr, inside: bool, tensor: bool = False) -> Expr:
+    def _expr(self, e: Expr, inside: bool) -> Expr:
         """Reads of lets and states at the right step; the swept coordinate as a tile coordinate."""
         mapping: dict[Expr, Expr] = {Index(self.stage.swept): self.point}
+        for part in self.cascade.rank(self.stage.swept).components:
+            mapping[Index(part)] = self.cascade.coordinate(part, self.point)
         for r in reads(e):
             if r.tensor in self.carried and r.tensor not in self.updates:
-                step: Expr = Index(self.outer) if inside and self._running(r.tensor) else Extent(self.outer)
+                step: Expr = (
+                    Index(self.outer) if inside and self._running(r.tensor) else Extent(self.outer)
+                )
                 mapping[r] = Read(self.names[r.tensor], self._state_indices(r.tensor, step))
             elif r.tensor in self.updates:
                 carried = self.updates[r.tensor]
@@ -186,16 +189,30 @@ class _Writer:
             elif r.tensor in self.axes:
                 indices = tuple(Index(x) for x in self.axes[r.tensor])
                 mapping[r] = Read(self.names[r.tensor], indices)
-        del tensor
-        return _deep(e, mapping)
+        return substitute(e, mapping)
 
     def _running(self, name: str) -> bool:
         return name in self.updates.values()
 
 
-def _deep(e: Expr, mapping: dict[Expr, Expr]) -> Expr:
-    """Substitute, index expressions of tensor reads included (gathers read lets)."""
-    return substitute(e, mapping)
-
-
-_ = map_statement
+def _without_copies(statements: list[Einsum]) -> list[Einsum]:
+    """Let a tensor that is only stored be defined under the name it is stored under."""
+    readers = Counter(r.tensor for s in statements for r in statement_reads(s))
+    copies = {
+        s.expr.tensor: s
+        for s in statements
+        if s.reduce is None
+        and isinstance(s.expr, Read)
+        and readers[s.expr.tensor] == 1
+        and set(s.expr.indices) == set(s.indices)
+    }
+    made = {s.tensor for s in statements}
+    renamed = {t: c for t, c in copies.items() if t in made}
+    result = []
+    for s in statements:
+        if any(s is c for c in renamed.values()):
+            continue
+        copy = renamed.get(s.tensor)
+        same = copy is not None and set(copy.indices) == set(s.indices)
+        result.append(replace(s, tensor=copy.tensor, indices=copy.indices) if copy and same else s)
+    return result

@@ -162,7 +162,9 @@ class _Planner:
         for t, s in self.scope.definitions.items():
             value = self.scope.body(s)
             ranks = self.scope.ranks(value)
-            costly = any(isinstance(x, Apply) and OPS[x.op].cost[0] == "sfu" for x in subexprs(value))
+            costly = any(
+                isinstance(x, Apply) and OPS[x.op].cost[0] == "sfu" for x in subexprs(value)
+            )
             inside = {r.tensor for r in reads(value)} & {
                 x.tensor for x in (*region.contractions, *region.reductions)
             }
@@ -173,7 +175,9 @@ class _Planner:
 
     def _is_used_by(self, tensor: str, region: Region) -> bool:
         """Whether the region's own statements read the tensor, possibly through pointwise ones."""
-        waiting = [r.tensor for s in (*region.reductions, *region.contractions) for r in _own_reads(s)]
+        waiting = [
+            r.tensor for s in (*region.reductions, *region.contractions) for r in _own_reads(s)
+        ]
         seen: set[str] = set()
         while waiting:
             t = waiting.pop()
@@ -202,9 +206,7 @@ class _Planner:
         """Wanted tensors as far as the epilogue can finish them, and what later stages read."""
         gathered = {t.tensor for t in derived.statistics}
         outputs: dict[str, Output] = {}
-        pending: list[Expr] = [
-            self.scope.body(self.scope.reductions[t]) for t in late
-        ]
+        pending: list[Expr] = [self.scope.body(self.scope.reductions[t]) for t in late]
         for name in names:
             value = self._value(name)
             upstream = {r.tensor for r in reads(value)}
@@ -249,4 +251,3 @@ def _own_reads(s: Einsum) -> tuple[Read, ...]:
 def sweeps(plan: Plan) -> tuple[SweepStage, ...]:
     """The plan's kernels."""
     return tuple(s for s in plan.stages if isinstance(s, SweepStage))
-

@@ -419,7 +419,9 @@ class _Builder:
         if len(c.reduce.ranks) != 1:
             raise not_lowered("a product inside the map over several ranks at once", c.span)
         (over,) = c.reduce.ranks
-        mapping = {i.rank: x for i, x in zip(c.indices, read.indices, strict=True) if isinstance(i, Index)}
+        mapping = {
+            i.rank: x for i, x in zip(c.indices, read.indices, strict=True) if isinstance(i, Index)
+        }
         full = substitute(self.scope.body(c), {Index(r): x for r, x in mapping.items()})
         value, conditions = split_presence(full, self.tensors, self.finite)
         inner = tuple(x.holds for x in conditions if over in self.scope.ranks(x.holds))
@@ -555,4 +557,3 @@ def _describe(e: Apply) -> str:
 
 def _note(s: State) -> str:
     return f"{s.op} so far"
-

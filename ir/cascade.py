@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from attnc.errors import Span
-from attnc.ir.expr import Expr
+from attnc.ir.expr import Apply, Expr, Extent
 
 DType: TypeAlias = Literal["float", "int", "bool"]
 
@@ -153,6 +153,16 @@ class Cascade:
     def producers(self, tensor: str) -> tuple[Statement, ...]:
         """The statements that define a tensor: one, or initial value and step of an iteration."""
         return tuple(s for s in self.statements if s.tensor == tensor)
+
+    def coordinate(self, component: str, point: Expr) -> Expr:
+        """A component's coordinate, given its rank's coordinate `point` (row-major)."""
+        parent = self.rank(component).parent
+        assert parent is not None
+        parts = self.rank(parent).components
+        position = parts.index(component)
+        for inner in reversed(parts[position + 1 :]):
+            point = Apply("floordiv", (point, Extent(inner)))
+        return point if position == 0 else Apply("mod", (point, Extent(component)))
 
     def line(self, statement: Statement) -> str:
         """The spec line that a statement comes from, stripped; empty if unknown."""

@@ -104,7 +104,9 @@ class _Derivation:
         if REDUCTIONS[s.reduce.op].combine != "add":
             return tuple(c.holds for c in conditions)
         dependent = separate(value, self.varies, self.tensors).dependent
-        summands = [factors(separate(t, self.varies, self.tensors).dependent) for t in terms(dependent)]
+        summands = [
+            factors(separate(t, self.varies, self.tensors).dependent) for t in terms(dependent)
+        ]
         tests: list[Expr] = []
         for c in conditions:
             is_factor = any(c.vanishing in fs for fs in summands)
@@ -124,9 +126,7 @@ class _Derivation:
     def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
         source = self.statistics[blocked.statistic]
         self.barriers.append(
-            Barrier(
-                s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span
-            )
+            Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span)
         )
 
 
@@ -340,4 +340,3 @@ def _name(e: Expr) -> str:
     if isinstance(e, Apply) and e.op == "select":
         return _name(e.args[0])
     return e.op if isinstance(e, Apply) else type(e).__name__.lower()
-

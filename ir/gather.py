@@ -136,6 +136,9 @@ def _gather(
     arrays = [p for p in picks if not isinstance(p, slice | int)]
     joint = [a for a in range(len(frame.shape)) if any(p.shape[a] != 1 for p in arrays)]
     names = list(frame.box)
+    slices = [frame.axis[r] for p, r in zip(picks, ranks, strict=True) if isinstance(p, slice)]
+    if len(arrays) == len(joint) == 1 and joint[0] not in slices:
+        return _take(frame, x, picks, ranks, names[joint[0]])
     gathered: list[int] = []
     indices: list[Array] = []
     rest: list[int] = []
@@ -154,3 +157,14 @@ def _gather(
         x = frame.arrays.permute(x, gathered + rest)
     x = x[(*indices, *(picks[i] for i in rest))]
     return x, [names[a] for a in joint] + [ranks[i] for i in rest]
+
+
+def _take(
+    frame: Frame, x: Array, picks: list[slice | Array], ranks: list[str], rank: str
+) -> tuple[Array, list[str]]:
+    """x at the picks where one of them is an index array, and along a single rank."""
+    x = x[tuple(p if isinstance(p, slice | int) else slice(None) for p in picks)]
+    kept = [(p, r) for p, r in zip(picks, ranks, strict=True) if not isinstance(p, int)]
+    axis = next(i for i, (p, _) in enumerate(kept) if not isinstance(p, slice))
+    x = frame.arrays.take(x, kept[axis][0].reshape(-1), axis)
+    return x, [r or rank for _, r in kept]

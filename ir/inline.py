@@ -38,7 +38,9 @@ def inline(e: Expr, definitions: Mapping[str, Einsum]) -> Expr:
             return None
         made = definitions[node.tensor]
         mapping = {
-            i.rank: x for i, x in zip(made.indices, node.indices, strict=True) if isinstance(i, Index)
+            i.rank: x
+            for i, x in zip(made.indices, node.indices, strict=True)
+            if isinstance(i, Index)
         }
         value = inline(substitute_indices(body(made), mapping), definitions)
         return value

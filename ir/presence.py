@@ -72,7 +72,9 @@ def split_presence(
             return value, _unique((*inner, *_own(value, tensors, finite)))
 
 
-def _own(e: Apply, tensors: Mapping[str, Interval], finite: frozenset[str]) -> tuple[Condition, ...]:
+def _own(
+    e: Apply, tensors: Mapping[str, Interval], finite: frozenset[str]
+) -> tuple[Condition, ...]:
     """The conditions of one node, given present operands."""
     if e.op == "div" and not nonzero(e.args[1], tensors):
         return (Condition(Apply("ne", (e.args[1], Number(0.0)))),)

@@ -107,9 +107,7 @@ def _through_power(e: Apply, base: Separation, tensors: Mapping[str, Interval]) 
 
 def _through_common(e: Apply, parts: tuple[Separation, ...]) -> Separation:
     """y u + y v = y (u + v): a factor leaves a sum (or a choice) if every term has it."""
-    terms = [
-        (a, p) for a, p in zip(e.args, parts, strict=True) if a not in (ZERO, Number(0))
-    ]
+    terms = [(a, p) for a, p in zip(e.args, parts, strict=True) if a not in (ZERO, Number(0))]
     shared = terms[0][1].free if terms else ()
     if not shared or any(p.free != shared or p.dependent == ONE for _, p in terms):
         return Separation((), e)

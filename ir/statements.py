@@ -12,15 +12,14 @@ from functools import lru_cache
 from functools import reduce as fold
 from math import inf, prod
 
-from attnc.errors import AttncError
 from attnc.ir.arrays import Array, Arrays
 from attnc.ir.cascade import Concat, Einsum, Select, Statement
 from attnc.ir.evaluate import compile_expr
-from attnc.ir.expr import Expr, Index
+from attnc.ir.expr import Index
 from attnc.ir.frame import Box, Code, Frame, Pair, Scope, Value, meet
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.product import Product, as_product, ranks_in, related, run_product
-from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks
+from attnc.ir.walk import iteration_ranks, output_ranks
 
 # Bytes of temporaries per point of an elementwise expression: operands, result, masks.
 BYTES_PER_POINT = 32
@@ -53,7 +52,7 @@ def run_einsum(e: Einsum, scope: Scope) -> Value:
     E601 and E602 as `evaluate` does.
     """
     with scope.arrays.quiet():
-        return _einsum(e, scope, _box(iteration_ranks(e), scope))
+        return _einsum(e, scope, _box(_plan(e).target.space, scope))
 
 
 def _box(ranks: Sequence[str], scope: Scope) -> dict[str, range]:
@@ -61,9 +60,55 @@ def _box(ranks: Sequence[str], scope: Scope) -> dict[str, range]:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Where a statement writes: the iteration space, output ranks first, and the tensor's axes.
+
+    `moved` are the axes whose index is not just the coordinate of their rank, with that index.
+    """
+
+    space: tuple[str, ...]
+    axes: tuple[str, ...]
+    moved: tuple[tuple[int, Code], ...]
+
+    def value(self, frame: Frame, data: Array, present: Array | None = None) -> Value:
+        """A result laid out on the frame's axes, any reduced axes of length 1, as the tensor."""
+        shape = tuple(len(frame.box[r]) if r else 1 for r in self.axes)
+        data = frame.arrays.broadcast(self.lay(frame.lift(data)), shape)
+        return Value(
+            data, self.axes, None if present is None else self.lay(present), self.origin(frame)
+        )
+
+    def lay(self, x: Array) -> Array:
+        """An array on a frame's axes, on the tensor's."""
+        if len(x.shape) == len(self.axes) and "" not in self.axes:
+            return x
+        sizes = iter(x.shape)
+        return x.reshape([next(sizes) if r else 1 for r in self.axes])
+
+    def origin(self, frame: Frame) -> tuple[int, ...]:
+        """The first coordinate that is written, on each axis."""
+        origin = [frame.box[r].start if r else 0 for r in self.axes]
+        for axis, index in self.moved:
+            rank = self.axes[axis]
+            first = {rank: range(origin[axis], origin[axis] + 1)} if rank else {}
+            origin[axis] = int(index(Frame(frame.scope, first))[0])
+        return tuple(origin)
+
+
+@lru_cache(maxsize=1024)
+def target(s: Statement) -> Target:
+    """The target of a statement."""
+    indices = enumerate(s.indices)
+    moved = tuple((i, compile_expr(x)) for i, x in indices if not isinstance(x, Index))
+    space = iteration_ranks(s) if isinstance(s, Einsum) else tuple(filter(None, output_ranks(s)))
+    return Target(space, output_ranks(s), moved)
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """An Einsum compiled: `ranks` are those that value or predicate depend on."""
 
+    target: Target
     code: Code
     where: Code | None
     ranks: frozenset[str]
@@ -77,7 +122,7 @@ def _plan(e: Einsum) -> _Plan:
         product = as_product(e.expr, e.reduce.ranks)
     ranks = ranks_in(e.expr) | (frozenset() if e.where is None else ranks_in(e.where))
     where = None if e.where is None else compile_expr(e.where)
-    return _Plan(compile_expr(e.expr), where, ranks, product)
+    return _Plan(target(e), compile_expr(e.expr), where, ranks, product)
 
 
 def _einsum(e: Einsum, scope: Scope, box: Box, matrix: bool = True) -> Value:
@@ -93,7 +138,7 @@ def _einsum(e: Einsum, scope: Scope, box: Box, matrix: bool = True) -> Value:
     space = max(spaces, key=lambda names: prod(len(box[r]) for r in names))
     points = prod(len(box[r]) for r in space)
     if points * BYTES_PER_POINT > scope.memory_bytes:
-        ranks = [r for r in output_ranks(e) if r in space and len(box[r]) > 1]
+        ranks = [r for r in plan.target.axes if r in space and len(box[r]) > 1]
         ranks = ranks or [r for r in box if r in space and len(box[r]) > 1]
         if ranks:
             longest = max(ranks, key=lambda r: len(box[r]))
@@ -104,23 +149,23 @@ def _einsum(e: Einsum, scope: Scope, box: Box, matrix: bool = True) -> Value:
         frame.admit(plan.where(frame))
     if e.reduce is None:
         data, present = plan.code(frame)
-        return _shaped(e.indices, frame, data, meet(present, frame.guard))
+        return plan.target.value(frame, data, meet(present, frame.guard))
     axes = tuple(frame.axis[r] for r in e.reduce.ranks)
     if any(frame.shape[a] == 0 for a in axes):
-        return _shaped(e.indices, frame, _identity(e), None)
+        return plan.target.value(frame, _identity(e))
     if product is not None:
         total = run_product(product, frame, frozenset(axes))
         if total is None:
             return _einsum(e, scope, box, matrix=False)
-        return _shaped(e.indices, frame, total, None)
-    return _shaped(e.indices, frame, _reduce(e, frame, plan.code(frame), axes), None)
+        return plan.target.value(frame, total)
+    return plan.target.value(frame, _reduce(e, frame, plan.code(frame), axes))
 
 
 def _in_pieces(e: Einsum, scope: Scope, box: Box, rank: str, pieces: int, matrix: bool) -> Value:
     """Split the box along one rank, join or merge the parts' results."""
     parts = [_einsum(e, scope, {**box, rank: part}, matrix) for part in split(box[rank], pieces)]
     if e.reduce is None or rank not in e.reduce.ranks:
-        return join(scope.arrays, parts, output_ranks(e).index(rank))
+        return join(scope.arrays, parts, parts[0].axes.index(rank))
     merge = _MERGE[REDUCTIONS[e.reduce.op].combine]
     data = fold(lambda a, b: merge(scope.arrays, a, b), [p.data for p in parts])
     return Value(data, parts[0].axes, None, parts[0].origin)
@@ -152,31 +197,6 @@ def join(arrays: Arrays, parts: Sequence[Value], axis: int) -> Value:
     return Value(data, parts[0].axes, present, parts[0].origin)
 
 
-def _shaped(indices: tuple[Expr, ...], frame: Frame, data: Array, present: Array | None) -> Value:
-    """A result laid out on the frame's axes as a tensor with the statement's indices as axes."""
-    ranks = tuple(next(iter(index_ranks(i)), "") for i in indices)
-    places = [frame.axis[r] for r in ranks if r]
-    shape = tuple(len(frame.box[r]) if r else 1 for r in ranks)
-    rest = [i for i in range(len(frame.shape)) if i not in places]
-
-    def lay(x: Array) -> Array:
-        x = frame.lift(x)
-        if places + rest != list(range(len(frame.shape))):
-            x = frame.arrays.permute(x, places + rest)
-        sizes = iter(x.shape[: len(places)])
-        return x.reshape([next(sizes) if r else 1 for r in ranks])
-
-    origin = tuple(origin_of(i, frame) for i in indices)
-    data = frame.arrays.broadcast(lay(data), shape)
-    return Value(data, ranks, None if present is None else lay(present), origin)
-
-
-def origin_of(index: Expr, frame: Frame) -> int:
-    """The first coordinate that an output index reaches in the frame's box."""
-    starts = {r: range(frame.box[r].start, frame.box[r].start + 1) for r in index_ranks(index)}
-    return int(compile_expr(index)(Frame(frame.scope, starts))[0])
-
-
 def _reduce(e: Einsum, frame: Frame, pair: Pair, axes: tuple[int, ...]) -> Array:
     """The reduction of a value along axes, absent points skipped."""
     assert e.reduce is not None
@@ -204,7 +224,8 @@ def _run_select(s: Select, scope: Scope) -> Value:
     """
     arrays = scope.arrays
     with arrays.quiet():
-        frame = Frame(scope, _box(iteration_ranks(s), scope))
+        to = target(s)
+        frame = Frame(scope, _box(to.space, scope))
         if s.where is not None:
             frame.admit(compile_expr(s.where)(frame))
         data, present = compile_expr(s.expr)(frame)
@@ -227,39 +248,30 @@ def _run_select(s: Select, scope: Scope) -> Value:
             chosen = arrays.take_along(needed, place, axis)
         if present is not None:
             chosen = chosen & present
-        return _shaped(s.indices, frame, chosen, None)
+        return to.value(frame, chosen)
 
 
 def _run_concat(s: Concat, scope: Scope) -> Value:
     """The parts one after another; `where` is over the coordinates of the whole."""
-    arrays = scope.arrays
-    axis = output_ranks(s).index(s.rank)
-    box = _box(tuple(r for r in output_ranks(s) if r), scope)
+    arrays, whole = scope.arrays, target(s)
+    box = _box(whole.space, scope)
+    span = box[s.rank]
+    axis = whole.axes.index(s.rank)
     parts: list[Value] = []
     start = 0
-    for expr, rank in zip(s.parts, s.ranks, strict=True):
-        size = scope.extents[rank]
-        low = max(box[s.rank].start, start) - start
-        high = min(box[s.rank].stop, start + size) - start
-        inner = {(rank if r == s.rank else r): span for r, span in box.items()}
-        inner[rank] = range(low, max(low, high))
-        with arrays.quiet():
-            frame = Frame(scope, inner)
-            indices = tuple(Index(rank) if i == axis else x for i, x in enumerate(s.indices))
-            parts.append(_shaped(indices, frame, *compile_expr(expr)(frame)))
-        start += size
-    if box[s.rank].stop > start:
-        raise AttncError(
-            "E505",
-            f"`concat` gives {start} coordinates of `{s.rank}`, {box[s.rank].stop} are asked",
-        )
-    value = join(arrays, parts, axis)
-    frame = Frame(scope, box)
-    mask = None
-    if s.where is not None:
-        with arrays.quiet():
+    with arrays.quiet():
+        for expr, rank in zip(s.parts, s.ranks, strict=True):
+            low = max(span.start - start, 0)
+            here = range(low, max(low, min(span.stop - start, scope.extents[rank])))
+            start += scope.extents[rank]
+            if here or (not parts and rank == s.ranks[-1]):
+                named = {r: (rank, here) if r == s.rank else (r, box[r]) for r in whole.space}
+                frame = Frame(scope, dict(named.values()))
+                axes = tuple(rank if r == s.rank else r for r in whole.axes)
+                parts.append(Target((), axes, ()).value(frame, *compile_expr(expr)(frame)))
+        frame = Frame(scope, box)
+        if s.where is not None:
             frame.admit(compile_expr(s.where)(frame))
-        if frame.guard is not None:
-            mask = _shaped(s.indices, frame, frame.guard, None).data
-    origin = tuple(origin_of(i, frame) for i in s.indices)
-    return Value(value.data, output_ranks(s), meet(value.present, mask), origin)
+    joined = join(arrays, parts, axis)
+    mask = None if frame.guard is None else whole.lay(frame.guard)
+    return Value(joined.data, whole.axes, meet(joined.present, mask), whole.origin(frame))

@@ -11,7 +11,9 @@ def dtype_of(e: Expr, cascade: Cascade) -> DType:
     """The type of a value; a tensor that the cascade does not define is a float."""
     match e:
         case Number(value):
-            return "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
+            return (
+                "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
+            )
         case Param(name, _):
             return next((p.dtype for p in cascade.params if p.name == name), "float")
         case Read(tensor, _):
