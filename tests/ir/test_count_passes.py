@@ -166,6 +166,14 @@ class TestCornerCases:
         count = count_passes(spec(self.PREFIX.format("k <= i")), "i")
         assert (count.passes, count.tensor("A").footprint) == (1, "prefix")
 
+    def test_a_condition_inside_the_sum_counts_as_well(self) -> None:
+        cascade = spec(self.PREFIX.format("k <= i"))
+        s = cascade.statements[0]
+        assert isinstance(s, Einsum) and s.where is not None
+        inside = replace(s, expr=call("exp", call("given", s.expr, s.where)), where=None)
+        moved = replace(cascade, statements=(inside, *cascade.statements[1:]))
+        assert count_passes(moved, "i").passes == 1
+
     @pytest.mark.parametrize("where", ["k >= i", "i < k + 3", "not (k < i) and i <= k"])
     def test_a_suffix_sum_runs_along_the_other_way(self, where: str) -> None:
         count = count_passes(spec(self.PREFIX.format(where)), "i")
@@ -224,6 +232,11 @@ class TestCornerCases:
         count = count_passes(spec(text), "n")
         assert (count.passes, count.tensor("K").footprint) == (2, "full")
 
+    def test_a_strided_convolution_is_no_partition(self) -> None:
+        text = """input K[n]; C[m] = sum(i) K[m * 2 + i] where i < 2; S[m, n] = C[m] * K[n];
+            G[m] = max(n) S[m, n]; O[m] = sum(n) exp(S[m, n] - G[m]); output O[m]"""
+        assert passes(text, "n") == 2
+
     def test_concatenation_renames(self) -> None:
         text = """input A[x]; input B[c]; S[n] = concat(n) A[x], B[c]; G[] = max(n) S[n];
             O[] = sum(n) exp(S[n] - G[]); output O[]"""
@@ -243,6 +256,12 @@ class TestCornerCases:
             "y": 1,
             "x": 2,
         }
+
+    def test_components_in_a_mask_leave_the_rank_whole(self) -> None:
+        text = """rank m = (my, mx); rank n = (ny, nx); input S[m, n];
+            P[m, n] = softmax(n) S[m, n] where abs(my - ny) < 3 and mx == nx;
+            O[m] = sum(n) P[m, n]; output O[m]"""
+        assert {r: c.passes for r, c in count_all_passes(spec(text)).items()} == {"n": 3}
 
     def test_a_reduction_inside_a_step_is_counted_per_step(self) -> None:
         text = """input K[t, d]; input V[t, e]; H[0, d, e] = 0.0;
