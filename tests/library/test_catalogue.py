@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from attnc.dsl import format_spec, parse
 from attnc.errors import AttncError
 from attnc.library import entries, names, resolve, text
 
@@ -22,6 +23,7 @@ def test_a_file_holds_the_attention_of_its_name_after_its_citation(name: str) ->
     assert lines[0].startswith("# ")
     assert f"attention {name}" in lines
     assert max(map(len, lines)) <= 100
+    assert format_spec(parse(text(name))) == text(name)
 
 
 def test_entries_are_complete() -> None:

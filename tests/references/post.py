@@ -24,7 +24,7 @@ def bin_attn(x: Inputs, p: Params) -> Outputs:
 
 def soft_mask(x: Inputs, p: Params) -> Outputs:
     a = plain.softmax(plain.scaled_dots(x["Q"], x["K"]))
-    return {"O": plain.apply(a * (p["r"] + (1 - p["r"]) * plain.causal(a)), x["V"])}
+    return {"O": plain.apply(torch.where(plain.causal(a), a, p["r"] * a), x["V"])}
 
 
 def key_gain(x: Inputs, p: Params) -> Outputs:
