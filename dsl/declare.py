@@ -75,8 +75,8 @@ def _grid(item: tree.Rank, symbols: Symbols, report: Report) -> None:
         return
     components = tuple(c.name for c in item.components)
     symbols.ranks[item.name.name] = Rank(item.name.name, components)
-    for name in components:
-        symbols.ranks[name] = Rank(name, parent=item.name.name)
+    for component in components:
+        symbols.ranks[component] = Rank(component, parent=item.name.name)
 
 
 def _mentioned(spec: tree.Spec) -> Iterator[str]:
@@ -88,11 +88,9 @@ def _mentioned(spec: tree.Spec) -> Iterator[str]:
             case tree.Assign():
                 for index in item.target.indices:
                     yield from sorted(tree.names_in(index))
-                parts = (item.value,)
                 if isinstance(item.value, tree.Concat):
                     yield item.value.rank.name
-                    parts = item.value.parts
-                for part in parts:
+                for part in item.parts:
                     yield from _reduced(part)
             case tree.Mask():
                 yield from _reduced(item.value)
@@ -129,19 +127,9 @@ def _input(item: tree.Input, symbols: Symbols, report: Report) -> None:
         if rank_name(rank, report) and rank.name in axes[:position]:
             hint = "two axes of the same length are two ranks"
             report.add("E205", f"rank `{rank.name}` is given twice", rank.span, hint)
-    new_tensor(item.name, axes, Tensor(item.name.name, axes, item.dtype, item.span), symbols, report)
-
-
-def new_tensor(
-    name: tree.Name, axes: tuple[str, ...], tensor: Tensor, symbols: Symbols, report: Report
-) -> bool:
-    """Add a tensor unless its name is taken."""
-    return free_bracketed(name.name, name.span, symbols, report) and _add(tensor, symbols)
-
-
-def _add(tensor: Tensor, symbols: Symbols) -> bool:
-    symbols.tensors[tensor.name] = tensor
-    return True
+    name = item.name.name
+    if free_bracketed(name, item.name.span, symbols, report):
+        symbols.tensors[name] = Tensor(name, axes, item.dtype, item.span)
 
 
 def free_bracketed(name: str, span: Span, symbols: Symbols, report: Report) -> bool:

@@ -255,7 +255,8 @@ class Expressions(ABC):
             self.integer(index, replace(scope, exact=True), "an index")
         if e.name in self.symbols.bracketed:
             hint = "statements are read from the top: define it above"
-            return self.fail("E106", f"`{e.name}` is read before it is defined", e.span, scope, hint)
+            message = f"`{e.name}` is read before it is defined"
+            return self.fail("E106", message, e.span, scope, hint)
         known = (*self.symbols.tensors, *self.symbols.masks)
         hint = self.report.nearest(e.name, known)
         return self.fail("E102", f"unknown tensor `{e.name}`", e.span, scope, hint)

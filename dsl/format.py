@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from attnc.dsl import tree
 
 WIDTH = 100
@@ -10,6 +13,9 @@ WIDTH = 100
 _OVER, _OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _NEG, _POW, _ATOM = range(10)
 _BINARY = {"or": _OR, "and": _AND, "+": _ADD, "-": _ADD, "*": _MUL, "/": _MUL}
 _BINARY |= {"//": _MUL, "%": _MUL, "**": _POW}
+# A line may end behind these.
+_OPERATORS = "+ - * / // % ** < <= > >= == != and or not if then else"
+_BREAKS = tuple(f" {op}" for op in _OPERATORS.split())
 
 
 def show(e: tree.Expr) -> str:
@@ -79,6 +85,139 @@ def _taken(fn: str, body: tree.Expr) -> str:
     return f"({text})" if begins and fn not in ("sum", "prod", "mean", "any", "all") else text
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Something that begins a line of its own, with the lines that it had in the source."""
+
+    text: str
+    first: int
+    last: int
+    indent: str = ""
+
+
 def format_spec(spec: tree.Spec) -> str:
-    """A spec in canonical form."""
-    return spec.text
+    """A spec in canonical form: it parses to the same tree, and formats to itself."""
+    pieces = tuple(_pieces(spec))
+    comments = list(spec.comments)
+    lines: list[str] = []
+    at = 0  # the last line of the source that is printed
+
+    def put(text: list[str], first: int, last: int) -> None:
+        nonlocal at
+        if lines and first - at > 1:
+            lines.append("")
+        lines.extend(text)
+        at = max(at, last)
+
+    for piece, following in zip(pieces, (*pieces[1:], None), strict=True):
+        while comments and comments[0].span.line < max(piece.first, piece.last):
+            comment = comments.pop(0)
+            line = min(comment.span.line, piece.first)
+            put([piece.indent + comment.text], line, line)
+        text = [piece.indent + t for t in _wrap(piece.text)]
+        shared = following is not None and following.first == piece.last
+        if comments and comments[0].span.line == piece.last and not shared:
+            text[-1] += f"  {comments.pop(0).text}"
+        put(text, piece.first, piece.last)
+    for comment in comments:
+        put([comment.text], comment.span.line, comment.span.line)
+    return "\n".join(lines) + "\n"
+
+
+def _pieces(spec: tree.Spec) -> Iterator[_Piece]:
+    if spec.name is not None:
+        at = spec.name.span
+        yield _Piece(f"attention {spec.name.name}", at.line, at.end_line)
+    if spec.doc is not None:
+        yield _Piece(f'"""{spec.doc}"""', spec.doc_span.line, spec.doc_span.end_line)
+    for item in spec.items:
+        if isinstance(item, tree.Macro):
+            yield from _macro(item)
+        else:
+            yield _Piece(_item(item), item.span.line, item.span.end_line)
+
+
+def _macro(item: tree.Macro) -> Iterator[_Piece]:
+    formals = ", ".join(
+        f.name if f.default is None else f"{f.name} = {show(f.default)}" for f in item.formals
+    )
+    head = f"def {item.name.name}({formals})"
+    if item.argument is not None:
+        head += f" {item.argument.name}[{_names(item.argument.ranks)}]"
+    spans = [item.name.span, *(f.span for f in item.formals)]
+    spans += [item.argument.span] if item.argument is not None else []
+    yield _Piece(f"{head}:", item.span.line, spans[-1].end_line)
+    for assign in item.body:
+        yield _Piece(_item(assign), assign.span.line, assign.span.end_line, "    ")
+    result = item.result.span
+    yield _Piece(f"return {show(item.result)}", result.line, item.span.end_line, "    ")
+
+
+def _item(item: tree.Item) -> str:
+    match item:
+        case tree.Param():
+            return _param(item)
+        case tree.Rank(name, components):
+            return f"rank {name.name} = ({_names(components)})"
+        case tree.Input(name, ranks, dtype):
+            kind = "" if dtype == "float" else f": {dtype}"
+            return f"input {name.name}[{_names(ranks)}]{kind}"
+        case tree.Mask(target, value):
+            return f"mask {show(target)} = {show(value)}"
+        case tree.Output(tensors):
+            return f"output {_list(tensors)}"
+        case tree.Assign(target, value, where):
+            if isinstance(value, tree.Concat):
+                right = f"concat({value.rank.name}) {_list(value.parts)}"
+            else:
+                right = show(value)
+            return f"{show(target)} = {right}" + ("" if where is None else f"  where {show(where)}")
+        case tree.Macro():
+            return ""
+
+
+def _param(item: tree.Param) -> str:
+    text = f"{'const ' if item.const else ''}param {item.name.name}: {item.dtype}"
+    if item.length is not None:
+        text += f"[{_number(item.length)}]"
+    if isinstance(item.default, tuple):
+        items = ", ".join(map(_number, item.default))
+        text += f" = ({items}{',' if len(item.default) == 1 else ''})"
+    elif item.default is not None:
+        text += f" = {_number(item.default)}"
+    if item.range is not None:
+        low, high = _number(item.range.low), _number(item.range.high)
+        opening = "(" if item.range.low_open else "["
+        text += f" in {opening}{low}, {high}{')' if item.range.high_open else ']'}"
+    return text
+
+
+def _names(names: tuple[tree.Name, ...]) -> str:
+    return ", ".join(n.name for n in names)
+
+
+def _wrap(text: str) -> list[str]:
+    """A line broken where the language lets it: in brackets, behind an operator, before `where`."""
+    if len(text) <= WIDTH or text.startswith('"""'):
+        return text.split("\n") if text.startswith('"""') else [text]
+    lines: list[str] = []
+    line, depth = "", 0
+    chunk = ""  # what must stay on one line
+    for word in text.split():
+        free = depth > 0 or chunk.endswith((",", *_BREAKS)) or word == "where"
+        if chunk and free:
+            lines, line = _fill(lines, line, chunk)
+            chunk = ""
+        chunk = f"{chunk} {word}" if chunk else word
+        depth += sum(word.count(c) for c in "([") - sum(word.count(c) for c in ")]")
+    lines, line = _fill(lines, line, chunk)
+    return [*lines, line]
+
+
+def _fill(lines: list[str], line: str, chunk: str) -> tuple[list[str], str]:
+    if not line:
+        return lines, chunk
+    space = "  " if chunk.split()[0] == "where" else " "
+    if len(line) + len(space) + len(chunk) <= WIDTH:
+        return lines, f"{line}{space}{chunk}"
+    return [*lines, line], f"    {chunk}"

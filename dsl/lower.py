@@ -9,7 +9,7 @@ from textwrap import dedent
 from attnc.dsl import tree
 from attnc.dsl.declare import declare, free_bracketed, is_rank_name, rank_name
 from attnc.dsl.format import show
-from attnc.dsl.macros import check_macros
+from attnc.dsl.macro_check import check_macros
 from attnc.dsl.report import Report
 from attnc.dsl.scope import Scope, Symbols, Tensor
 from attnc.dsl.statement import Right, Statements, is_constant
@@ -194,9 +194,7 @@ class Lowering:
         if left.sound:
             exprs = tuple(p.expr for p in made)
             self.to.statements.append(
-                Concat(
-                    item.target.name, left.indices, rank, exprs, tuple(ranks), where, item.span
-                )
+                Concat(item.target.name, left.indices, rank, exprs, tuple(ranks), where, item.span)
             )
         return made[0].dtype
 
@@ -251,9 +249,7 @@ def _accessed(spec: tree.Spec) -> Iterator[str]:
             case tree.Mask():
                 stack.append(item.value)
             case tree.Assign():
-                value = item.value
-                stack.extend(value.parts if isinstance(value, tree.Concat) else (value,))
-                stack.extend(() if item.where is None else (item.where,))
+                stack.extend(item.expressions)
             case _:
                 pass
     while stack:
@@ -290,7 +286,7 @@ def read_left(target: tree.Access, symbols: Symbols, report: Report) -> Left:
                 known = name.lower()
                 sound &= is_rank_name(name) and rank_is_new(index, name, ranks, symbols, report)
                 if not is_rank_name(name):
-                    rank_name(tree.Name(name, index.span), report)
+                    rank_name(tree.Name(name, span=index.span), report)
                     axes.append(known)
                     continue
                 ranks.append(name)
@@ -337,11 +333,10 @@ def _doc(item: tree.Item, spec: tree.Spec) -> str:
 
 def _param(item: tree.Param, spec: tree.Spec) -> ParamDecl:
     default: bool | int | float | tuple[bool | int | float, ...] | None = None
-    kind = float if item.dtype == "float" else lambda v: v
     if isinstance(item.default, tuple):
-        default = tuple(kind(d.value) for d in item.default)
+        default = tuple(_value(d, item.dtype) for d in item.default)
     elif item.default is not None:
-        default = kind(item.default.value)
+        default = _value(item.default, item.dtype)
     bounds = item.range
     return ParamDecl(
         name=item.name.name,
@@ -356,6 +351,10 @@ def _param(item: tree.Param, spec: tree.Spec) -> ParamDecl:
         doc=_doc(item, spec),
         span=item.span,
     )
+
+
+def _value(literal: tree.Literal, dtype: DType) -> bool | int | float:
+    return float(literal.value) if dtype == "float" else literal.value
 
 
 def _input(item: tree.Input, spec: tree.Spec) -> TensorDecl:

@@ -13,12 +13,10 @@ from pathlib import Path
 
 from attnc.dsl import tree
 from attnc.dsl.parse import parse_file
-from attnc.dsl.report import Report
-from attnc.dsl.scope import Local, Scope, Symbols
+from attnc.dsl.scope import Local, Scope
 from attnc.dsl.statement import Right, Statements
 from attnc.dsl.typed import UNKNOWN, Typed
 from attnc.ir.expr import Expr, Extent, Index, Read
-from attnc.ir.walk import index_ranks
 
 
 @cache
@@ -32,7 +30,7 @@ def prelude() -> tuple[tree.Macro, ...]:
 def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
     """The right side that a macro call stands for; its statements are added `to` the cascade."""
     macro, span = to.symbols.macros[e.fn], scope.place(e.span)
-    if not _fits(to, macro, e, scope):
+    if e.fn in to.symbols.broken_macros or not _fits(to, macro, e, scope):
         return Right(UNKNOWN)
     formals = dict(zip((f.name for f in macro.formals), e.args, strict=False))
     names = macro.rank_formals
@@ -72,7 +70,8 @@ def _fits(to: Statements, macro: tree.Macro, e: tree.Over | tree.Call, scope: Sc
     name, count = macro.name.name, len(e.args)
     needed = sum(f.default is None for f in macro.formals)
     if not needed <= count <= len(macro.formals):
-        wanted = str(needed) if needed == len(macro.formals) else f"{needed} to {len(macro.formals)}"
+        most = len(macro.formals)
+        wanted = str(needed) if needed == most else f"{needed} to {most}"
         message = f"`{name}` takes {wanted} arguments, {count} given"
         to.fail("E402", message, e.span, scope, f"it is `{signature(macro)}`")
         return False
@@ -103,9 +102,9 @@ def _scalars(
 ) -> Scope:
     """The body's scope with a value for each formal: coordinates and extents of ranks, scalars."""
     names: dict[str, Typed] = {}
-    for formal, rank in body.actual.items():
-        names[formal] = Typed(Index(rank), "int")
-        names[formal.upper()] = Typed(Extent(rank), "int")
+    for name, rank in body.actual.items():
+        names[name] = Typed(Index(rank), "int")
+        names[name.upper()] = Typed(Extent(rank), "int")
     for formal in macro.formals:
         if formal.name in body.actual:
             continue
@@ -178,7 +177,3 @@ def _bound(
             to.fail("E104", message, e.span, scope, hint)
             return Right(UNKNOWN)
     return right
-
-
-def check_macros(symbols: Symbols, report: Report) -> None:
-    """Check every macro's own text."""

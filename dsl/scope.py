@@ -40,8 +40,9 @@ class Symbols:
     macros: dict[str, tree.Macro] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     masks: dict[str, tree.Mask] = field(default_factory=dict)
-    # Masks with a mistake: reported where they are defined, not again where they are used.
+    # Masks and macros with a mistake: reported at their definition, not again at each use.
     broken: set[str] = field(default_factory=set)
+    broken_macros: set[str] = field(default_factory=set)
     # Every name the spec gives to a tensor or mask, also where it is not defined yet.
     bracketed: frozenset[str] = frozenset()
 

@@ -1,9 +1,9 @@
-"""Statements: each right side becomes one Einsum, nested reductions and macros their own before it."""
+"""Statements: a right side is one Einsum; what is reduced inside it becomes one of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
 
@@ -66,7 +66,7 @@ class Statements(Expressions):
     # Right sides.
 
     def right(self, e: tree.Expr, scope: Scope, top: bool) -> Right:
-        """A right side; `top`: it is the whole right side of a statement, which `where` restricts."""
+        """A right side; `top`: the whole right side of a statement, which `where` restricts."""
         match e:
             case tree.Over(fn) if fn == "mean":
                 return self._mean(e, scope, top)
@@ -145,8 +145,9 @@ class Statements(Expressions):
         free = self.free(right.parts, scope.bind(ranks))
         for rank in ranks:
             if right.dtype and rank not in free:
-                message = f"`{e.fn}` reduces over `{rank}`, but nothing to its right varies along it"
-                self.fail("E204", message, e.span, scope, f"the number of points is `{rank.upper()}`")
+                message = f"`{e.fn}` is over `{rank}`, but nothing to its right varies along it"
+                hint = f"the number of points is `{rank.upper()}`"
+                self.fail("E204", message, e.span, scope, hint)
 
     def _mean(self, e: tree.Over, scope: Scope, top: bool) -> Right:
         """`mean` is the sum over the number of points that are present; over nothing, absent."""

@@ -15,26 +15,26 @@ from attnc.ir.cascade import DType
 NOWHERE = Span(0, 0, 0, 0)
 
 
-def _span() -> Span:
-    span: Span = field(default=NOWHERE, compare=False, repr=False)
-    return span
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What every node has: its place, which takes no part in comparisons."""
+
+    span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class Name(Node):
     """A bare name."""
 
     name: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Node):
     """A number or truth value; `text` is how it was written. `1`, `1.0` and `true` differ."""
 
     value: bool | int | float
     text: str = field(default="", compare=False, repr=False)
-    span: Span = _span()
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -48,107 +48,107 @@ class Literal:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Access(Node):
     """`name[indices]`."""
 
     name: str
     indices: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Call(Node):
     """`fn(args)`: a pointwise function, or a macro without a tensor argument."""
 
     fn: str
     args: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class Over(Node):
     """`fn(args) body`: a reduction, a selection, or a macro with a tensor argument."""
 
     fn: str
     args: tuple[Expr, ...]
     body: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(Node):
     """`-x` or `not x`."""
 
     op: str
     operand: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(Node):
     """`left op right` for `+ - * / // % ** and or`."""
 
     op: str
     left: Expr
     right: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Node):
     """`a < b <= c`: all comparisons hold."""
 
     operands: tuple[Expr, ...]
     ops: tuple[str, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class IfElse:
+class IfElse(Node):
     """`if condition then yes else no`, point by point."""
 
     condition: Expr
     yes: Expr
     no: Expr
-    span: Span = _span()
 
 
 Expr: TypeAlias = Name | Literal | Access | Call | Over | Prefix | Binary | Chain | IfElse
 
 
 @dataclass(frozen=True, slots=True)
-class Concat:
+class Concat(Node):
     """`concat(rank) part, part`: the parts one after another along the rank."""
 
     rank: Name
     parts: tuple[Expr, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(Node):
     """`target = value where where`."""
 
     target: Access
     value: Expr | Concat
     where: Expr | None = None
-    span: Span = _span()
+
+    @property
+    def parts(self) -> tuple[Expr, ...]:
+        """The expressions of the right side."""
+        return self.value.parts if isinstance(self.value, Concat) else (self.value,)
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """The expressions of the right side and of `where`."""
+        return self.parts if self.where is None else (*self.parts, self.where)
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class Range(Node):
     """`in [low, high)`."""
 
     low: Literal
     high: Literal
     low_open: bool
     high_open: bool
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Param:
-    """`const param name: dtype[length] = default in range`; a tuple default has several literals."""
+class Param(Node):
+    """`const param name: dtype[length] = default in range`; a tuple has several defaults."""
 
     name: Name
     dtype: DType
@@ -156,57 +156,51 @@ class Param:
     default: Literal | tuple[Literal, ...] | None = None
     range: Range | None = None
     const: bool = False
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(Node):
     """`rank m = (my, mx)`: a row-major grid, outermost component first."""
 
     name: Name
     components: tuple[Name, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class Input(Node):
     """`input K[b, g, n, d]: dtype`."""
 
     name: Name
     ranks: tuple[Name, ...]
     dtype: DType = "float"
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Mask:
+class Mask(Node):
     """`mask near[m, n] = predicate`: inlined where it is used."""
 
     target: Access
     value: Expr
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Formal:
+class Formal(Node):
     """A formal argument of a macro and what it is when a call leaves it out."""
 
     name: str
     default: Expr | None = None
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(Node):
     """The tensor argument of a macro, `X[n]`. The formals among its ranks stand for ranks."""
 
     name: str
     ranks: tuple[Name, ...]
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
-class Macro:
+class Macro(Node):
     """`def name(formals) argument: body; return result`."""
 
     name: Name
@@ -214,7 +208,6 @@ class Macro:
     argument: Argument | None
     body: tuple[Assign, ...]
     result: Expr
-    span: Span = _span()
 
     @property
     def rank_formals(self) -> tuple[str, ...]:
@@ -224,22 +217,20 @@ class Macro:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class Output(Node):
     """`output O[b, h, m, e], LSE[b, h, m]`."""
 
     tensors: tuple[Access, ...]
-    span: Span = _span()
 
 
 Item: TypeAlias = Param | Rank | Input | Mask | Macro | Assign | Output
 
 
 @dataclass(frozen=True, slots=True)
-class Comment:
+class Comment(Node):
     """A comment, its `#` included."""
 
     text: str
-    span: Span = _span()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +246,7 @@ class Spec:
     comments: tuple[Comment, ...] = field(default=(), compare=False, repr=False)
     text: str = field(default="", compare=False, repr=False)
     file: str = field(default="", compare=False)
-    doc_span: Span = _span()
+    doc_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
