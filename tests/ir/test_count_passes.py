@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -322,7 +323,7 @@ def cascades(draw: st.DrawFn) -> Cascade:
     return Cascade("c", (Rank("m"),), (), inputs, tuple(statements), outputs)
 
 
-def summary(count: PassCount) -> dict[str, object]:
+def summary(count: PassCount) -> Mapping[str, tuple[int, int | str]]:
     return {"": (count.passes, count.loops)} | {
         t.tensor: (t.passes, t.footprint) for t in count.tensors
     }
