@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from attnc.ir.cascade import Cascade, Concat, Einsum, Reduction, Select, Statement
+from attnc.ir.cascade import Cascade, Concat, Einsum, Select, Statement
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 
 # operator -> (its sign in a spec, how tightly it binds). `exactdiv` is how `/` of integers lowers.
@@ -48,10 +48,10 @@ def show_cascade(cascade: Cascade, hide: Collection[str] = ()) -> str:
 
 def _sides(s: Statement, hide: frozenset[str]) -> tuple[str, str]:
     match s:
-        case Einsum(reduce=None):
-            right = show_expr(s.expr, hide)
-        case Einsum(reduce=Reduction(op, ranks)):
-            right = f"{op}({', '.join(ranks)}) {_taken(s.expr, hide)}"
+        case Einsum(expr=expr, reduce=reduce):
+            right = show_expr(expr, hide)
+            if reduce is not None:
+                right = f"{reduce.op}({', '.join(reduce.ranks)}) {_taken(expr, hide)}"
         case Select():
             right = f"{s.op}({s.rank}, {show_expr(s.amount, hide)}) {_taken(s.expr, hide)}"
         case Concat():
