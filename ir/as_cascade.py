@@ -1,8 +1,8 @@
 """Write a sweep stage as a cascade again: the swept rank in tiles, the states as iterative Einsums.
 
 This is the form in which papers give online algorithms (FuseMax, Einsums 39-56). It can be printed,
-its passes can be counted like any cascade's, and the float64 interpreter can run it, which checks the
-derivation without any kernel.
+its passes can be counted like any cascade's, and the float64 interpreter can run it, which checks
+the derivation without any kernel.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class _Builder:
         self.grid = tuple(r for r in dict.fromkeys(order) if r in everywhere and r not in fixed)
 
     def _only_right(self, s: State, rank: str) -> bool:
-        """A value rank: some factor of the body has it without the row, none has it with the row."""
+        """A value rank: factors of the body have it, and none of those has the row too."""
         row = self.region.row
         if rank == row:
             return False

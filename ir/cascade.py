@@ -20,7 +20,8 @@ DType: TypeAlias = Literal["float", "int", "bool"]
 class Rank:
     """A named dimension. `components` make it a row-major grid, outermost first.
 
-    `parent` is set on a component. `iterative` marks a generative rank of EDGE (`H[t+1] = H[t] + ..`).
+    `parent` is set on a component. `iterative` marks a generative rank of EDGE (`H[t+1] = H[t] +
+    ..`).
     """
 
     name: str
@@ -77,8 +78,8 @@ class Reduction:
 class Einsum:
     """`tensor[indices] = reduce expr where where`.
 
-    `indices` are plain `Index(r)` except for iterative ranks (`t + 1`, or a constant for the initial
-    value). `span` is the spec statement it comes from, also when a macro was expanded.
+    `indices` are plain `Index(r)` except for iterative ranks (`t + 1`, or a constant for the
+    initial value). `span` is the spec statement it comes from, also when a macro was expanded.
     """
 
     tensor: str

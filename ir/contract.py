@@ -19,8 +19,10 @@ def contract(
     """
     left = list(factors)
     while len(left) > 1:
-        places = combinations(range(len(left)), 2)
-        i, j = min(places, key=lambda ij: _size(left, ij[0], ij[1], reduced))
+        i, j = 0, 1
+        if len(left) > 2:
+            places = combinations(range(len(left)), 2)
+            i, j = min(places, key=lambda ij: _size(left, ij[0], ij[1], reduced))
         axes = _summable(left, i, j, reduced)
         product = _pair(arrays, left[i], left[j], axes)
         left = [x for k, x in enumerate(left) if k not in (i, j)] + [product]

@@ -5,7 +5,8 @@ A reduction that needs another one's result is a barrier. It falls where a law o
 - *defer*: a factor that does not vary along the rank leaves the sum (it distributes);
 - *distribute*: a sum inside the sum becomes two states;
 - *monotone*: max of f is f of max for a rising f;
-- *iterate*: in f(a - y), f mapping sums to products (exp), y may be the value so far: going from y to
+- *iterate*: in f(a - y), f mapping sums to products (exp), y may be the value so far: going from y
+to
   y' multiplies everything gathered by f(y - y').
 
 What obeys none of them waits for one more pass, and the barrier is reported.
@@ -97,8 +98,8 @@ class _Derivation:
         """The conditions that need testing.
 
         Where -inf is subtracted from -inf inside exp, a sum gets exp(-inf) = 0 without any test if exp
-        is a factor of the whole body. If it is one of several terms, the whole row is absent, since the
-        subtrahend is the row's maximum: a test on the row.
+        is a factor of the whole body. If it is one of several terms, the whole row is absent,
+        since the subtrahend is the row's maximum: a test on the row.
         """
         assert s.reduce is not None
         if REDUCTIONS[s.reduce.op].combine != "add":

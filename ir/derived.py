@@ -20,9 +20,9 @@ class State:
 
     After each tile, with `combine` the operator of the reduction `op`:
         state = state * map(base_before - base_after) combine  op over the tile of body
-    `base` is None where nothing needs correcting. `body` and `base` read statistics of the same pass
-    at their value so far, those of earlier passes at their final value. `present` says which points
-    of the tile exist.
+    `base` is None where nothing needs correcting. `body` and `base` read statistics of the same
+    pass at their value so far, those of earlier passes at their final value. `present` says which
+    points of the tile exist.
     """
 
     name: str
@@ -40,8 +40,8 @@ class State:
 class Statistic:
     """A reduction over the swept rank as a function of states: `value` where `present`.
 
-    Elsewhere it is `identity`, the reduction's value over nothing. Evaluated on states in mid-sweep it
-    gives the statistic of the tiles seen so far.
+    Elsewhere it is `identity`, the reduction's value over nothing. Evaluated on states in
+    mid-sweep it gives the statistic of the tiles seen so far.
     """
 
     tensor: str

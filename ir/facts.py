@@ -1,7 +1,8 @@
 """What is known of a value before it is computed: its sign, whether it can be 0 or -inf.
 
 Interval arithmetic over the declared ranges of operators. The answers are used to prove laws legal
-(`y >= 0` may leave a max) and guards needless (`1 + sum(..)` is never 0); "don't know" is always safe.
+(`y >= 0` may leave a max) and guards needless (`1 + sum(..)` is never 0); "don't know" is always
+safe.
 """
 
 from __future__ import annotations

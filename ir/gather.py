@@ -165,6 +165,6 @@ def _take(
     """x at the picks where one of them is an index array, and along a single rank."""
     x = x[tuple(p if isinstance(p, slice | int) else slice(None) for p in picks)]
     kept = [(p, r) for p, r in zip(picks, ranks, strict=True) if not isinstance(p, int)]
-    axis = next(i for i, (p, _) in enumerate(kept) if not isinstance(p, slice))
-    x = frame.arrays.take(x, kept[axis][0].reshape(-1), axis)
+    ((axis, index),) = [(i, p) for i, (p, _) in enumerate(kept) if not isinstance(p, slice)]
+    x = frame.arrays.take(x, index.reshape(-1), axis)
     return x, [r or rank for _, r in kept]

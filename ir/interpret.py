@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from attnc.errors import AttncError
 from attnc.ir.arrays import NUMPY, Array, Arrays
 from attnc.ir.bind import bind_extents, check_params
 from attnc.ir.cascade import Cascade
@@ -68,7 +69,11 @@ def interpret(
     )
     order = groups(cascade)
     chunks = _chunks(cascade, order, sizes, max(1, memory_bytes // 2))
-    found = _run(order, tuple(chunks.items()), scope, frozenset(cascade.outputs))
+    try:
+        found = _run(order, tuple(chunks.items()), scope, frozenset(cascade.outputs))
+    except AttncError as error:
+        error.source = error.source or cascade.source
+        raise
     return {name: _dense(arrays, {**tensors, **found}[name]) for name in cascade.outputs}
 
 

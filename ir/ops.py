@@ -104,7 +104,8 @@ OPS: dict[str, Op] = {
 
 @dataclass(frozen=True, slots=True)
 class ReduceOp:
-    """A reduction: an associative, commutative operation with its identity (its value over nothing).
+    """A reduction: an associative, commutative operation with its identity (its value over
+    nothing).
 
     combine:     the binary operator of `OPS` that merges two partial results
     distributed: operators x for which (y x a) combine (y x b) = y x (a combine b), y constant along

@@ -2,7 +2,8 @@
 
 A sweep stage holds a tile of one rank (`row`), walks another (`swept`) tile by tile in one or more
 passes, and keeps a state per row. All arithmetic is in `Let`s: named tiles, in the order in which
-they are computed. An expression reads a let as `Read(name, (Index(r), ..))` over the let's own ranks.
+they are computed. An expression reads a let as `Read(name, (Index(r), ..))` over the let's own
+ranks.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class SweepStage:
     """One kernel. Programs: one per point of `grid`, per tile of `row` and per tile of `columns`.
 
     Scalars that need only extents and params (`host`) are computed once by the caller. `resident`
-    lets are computed before the sweeps. `inner` are ranks contracted inside a tile (head dimension).
+    lets are computed before the sweeps. `inner` are ranks contracted inside a tile (head
+    dimension).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Make absence explicit: split an expression into its value and the conditions for being present.
 
-The rules are the language's: a point is absent outside `where`, where a divisor is 0, and where -inf
-is subtracted from -inf. After this pass an expression holds no `given` and no `or_else`.
+The rules are the language's: a point is absent outside `where`, where a divisor is 0, and where
+-inf is subtracted from -inf. After this pass an expression holds no `given` and no `or_else`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TRUE = Number(True)
 class Condition:
     """The point is present only if `holds`.
 
-    `vanishing` names a map from sums to products (`exp`) inside which the -inf - -inf happens: where
-    that map is a factor of a sum's body, the point adds exp(-inf) = 0 and needs no test.
+    `vanishing` names a map from sums to products (`exp`) inside which the -inf - -inf happens:
+    where that map is a factor of a sum's body, the point adds exp(-inf) = 0 and needs no test.
     """
 
     holds: Expr

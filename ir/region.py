@@ -1,7 +1,8 @@
 """Find what to sweep: the reductions whose map would not fit in memory.
 
-An attention holds a tensor (its map) that is larger than every input and output. The rank along which
-that map is reduced last is swept, so the map only ever exists as a tile. No rank is known by name.
+An attention holds a tensor (its map) that is larger than every input and output. The rank along
+which that map is reduced last is swept, so the map only ever exists as a tile. No rank is known by
+name.
 """
 
 from __future__ import annotations
@@ -87,11 +88,11 @@ def find_region(
 ) -> Region | None:
     """The most downstream reduction whose map must not be stored, and all that sweep with it.
 
-    `used` are the reductions that the wanted tensors need, in order of definition. None: no sweep is
-    needed. What cannot be pulled apart comes first: a map that is *coupled* along the rank (masked, or
-    normalised by another reduction over it), then one that is merely *nonlinear*, then a *linear* one,
-    which could be reassociated. A prologue (not `outermost`) sweeps for coupled maps only: a layer of
-    weights between two products is better left to plain matrix products.
+    `used` are the reductions that the wanted tensors need, in order of definition. None: no sweep
+    is needed. What cannot be pulled apart comes first: a map that is *coupled* along the rank
+    (masked, or normalised by another reduction over it), then one that is merely *nonlinear*, then
+    a *linear* one, which could be reassociated. A prologue (not `outermost`) sweeps for coupled
+    maps only: a layer of weights between two products is better left to plain matrix products.
     """
     finder = _Finder(scope, tensors)
     for kind in ("coupled", "nonlinear", "linear") if outermost else ("coupled",):

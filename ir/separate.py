@@ -1,7 +1,8 @@
 """Split an expression along a rank: what varies along it, and what can leave the reduction.
 
-Everything here follows from `ir.ops`: which operator distributes, which maps turn one operation into
-another (`exp`: sums to products), which are homogeneous. `varies` tells a subexpression's side.
+Everything here follows from `ir.ops`: which operator distributes, which maps turn one operation
+into another (`exp`: sums to products), which are homogeneous. `varies` tells a subexpression's
+side.
 """
 
 from __future__ import annotations

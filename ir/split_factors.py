@@ -1,6 +1,8 @@
-"""Move factors that do not vary out of the products inside a map: S = sum(d) q k / c is (sum(d) q k) / c.
+"""Move factors that do not vary out of the products inside a map: S = sum(d) q k / c is (sum(d) q
+k) / c.
 
-The scale then stands outside the product, where it can be merged with what follows (see `use_exp2`).
+The scale then stands outside the product, where it can be merged with what follows (see
+`use_exp2`).
 """
 
 from __future__ import annotations

@@ -36,13 +36,17 @@ _MERGE: dict[str, Callable[[Arrays, Array, Array], Array]] = {
 
 def run_statement(s: Statement, scope: Scope) -> Value:
     """The tensor that a statement defines, at the coordinates of `scope.box`."""
-    match s:
-        case Einsum():
-            return run_einsum(s, scope)
-        case Select():
-            return _run_select(s, scope)
-        case Concat():
-            return _run_concat(s, scope)
+    try:
+        match s:
+            case Einsum():
+                return run_einsum(s, scope)
+            case Select():
+                return _run_select(s, scope)
+            case Concat():
+                return _run_concat(s, scope)
+    except AttncError as error:
+        error.span = error.span or s.span
+        raise
 
 
 def run_einsum(e: Einsum, scope: Scope) -> Value:

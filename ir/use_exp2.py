@@ -13,7 +13,7 @@ from math import log, log2
 from attnc.ir.derived import Derived, State, Statistic
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.separate import Separation, multiply, separate
-from attnc.ir.walk import reads, rewrite, subexprs, substitute
+from attnc.ir.walk import rewrite, subexprs, substitute
 
 LOG2E = Number(log2(euler))
 LN2 = Number(log(2.0))

@@ -48,7 +48,7 @@ def rewrite(e: Expr, rule: Callable[[Expr], Expr | None]) -> Expr:
 
 
 def substitute(e: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
-    """Replace every occurrence of the keys, outermost first; replacements are not searched again."""
+    """Replace the keys wherever they occur, outermost first; what is put in is not searched."""
     if e in mapping:
         return mapping[e]
     return with_children(e, tuple(substitute(c, mapping) for c in children(e)))
