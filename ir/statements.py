@@ -12,6 +12,7 @@ from functools import lru_cache
 from functools import reduce as fold
 from math import inf, prod
 
+from attnc.errors import AttncError
 from attnc.ir.arrays import Array, Arrays
 from attnc.ir.cascade import Concat, Einsum, Select, Statement
 from attnc.ir.evaluate import compile_expr

@@ -120,6 +120,7 @@ def torch_arrays(device: str) -> Arrays:
         concat=lambda parts, axis: torch.cat(list(parts), axis),
         contiguous=lambda x: x.contiguous(),
         argsort=lambda x, axis: torch.argsort(x, dim=axis, stable=True),
+        take=lambda x, index, axis: x.index_select(axis, index),
         take_along=torch.take_along_dim,
         cumsum=lambda x, axis: torch.cumsum(x, axis),
         is_float=lambda x: bool(x.is_floating_point()),
