@@ -92,12 +92,17 @@ def test_a_damaged_entry_is_absent_and_can_be_rebuilt(
     assert cache.get(KEY) == FILES
 
 
+def aged(folder: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(folder, (then, then))
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit=5000)
     keys = [content_key(str(i)) for i in range(6)]
     for age, key in enumerate(keys[:4]):
         entry = cache.put(key, {"data": bytes(1000)})
-        os.utime(entry, (time.time() - 100 + age,) * 2)
+        aged(entry, 100 - age)
     assert cache.get(keys[0]) is not None  # used just now
     for key in keys[4:]:
         cache.put(key, {"data": bytes(1000)})
@@ -118,7 +123,7 @@ def test_abandoned_temporary_folders_are_removed(tmp_path: Path) -> None:
     old, new = tmp_path / "tmp-old", tmp_path / "tmp-new"
     for folder in (old, new):
         folder.mkdir()
-    os.utime(old, (time.time() - 7200,) * 2)
+    aged(old, 7200)
     Cache(tmp_path).put(KEY, FILES)
     assert not old.exists()
     assert new.exists()

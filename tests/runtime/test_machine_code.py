@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-import triton
+from triton import knobs
+from triton.runtime import driver
 
 from attnc.errors import AttncError
 from attnc.runtime import machine_code as machine_code_module
@@ -176,7 +177,7 @@ def jit_specialisation(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append(given["compile"])
         return True
 
-    monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", hook)
+    monkeypatch.setattr(knobs.runtime, "jit_cache_hook", hook)
     return seen
 
 
@@ -190,11 +191,11 @@ def test_the_specialisation_is_that_of_tritons_jit(
     target: str, count: int, stride: int, factor: float, shift: float, offset: int,
     jit_specialisation: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(triton.runtime.driver, "_active", AbsentGpu(load_target(target)))
+    monkeypatch.setattr(driver, "_active", AbsentGpu(load_target(target)))
     kernel = load_source(f"{SMALL}# {target}", "small").scale
     x = torch.zeros(4096, dtype=torch.float16)[offset:]
     y = torch.zeros(4096, dtype=torch.bfloat16)
-    kernel.warmup(x, y, count, stride, factor, shift, grid=(1,))
+    kernel.warmup(x, y, count, stride, factor, shift, grid=(1,), enable_fp_fusion=True)
     (jit,) = jit_specialisation
     arguments = small_arguments(
         X=Pointer("float16", aligned=offset % 8 == 0), Y=Pointer("bf16"),
