@@ -1,0 +1,122 @@
+"""`attnc.load`: a spec as a function of torch tensors that explains, compiles, verifies itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnc.calls import Call, bind_call, signature
+from attnc.dsl import load_text
+from attnc.errors import AttncError
+from attnc.ir.bind import check_params
+from attnc.ir.cascade import Cascade
+from attnc.ir.frame import ParamValue
+from attnc.ir.specialise import specialise
+from attnc.library import resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attnc.explain import Explanation
+    from attnc.ir.plan import Plan
+
+
+def load(name_or_path: str | Path, **params: object) -> Attention:
+    """A library spec by name, or one of yours by its path; `params` are those that it declares.
+
+    Raises AttncError: E701 .. E704 no such spec, E0xx .. E4xx mistakes in it, E506 .. E509 wrong
+    parameters.
+    """
+    text, file = resolve(str(name_or_path))
+    cascade = load_text(text, file)
+    return Attention(cascade, check_params(cascade, params))
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A spec with the values of its parameters. Calling it computes its outputs.
+
+    `attn(q, k, v, bias=bias, MY=48)`: tensors in the spec's order by position, or by name; extents
+    that the tensors do not tell by upper-case name. Tensors may have any strides. On the CPU the
+    plan is run tile by tile in torch, on a GPU the emitted kernel.
+    """
+
+    cascade: Cascade
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.cascade.name
+
+    @cached_property
+    def specialised(self) -> Cascade:
+        """The cascade with its const params put in."""
+        return specialise(self.cascade, self.params)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How it is computed. Raises AttncError E901 for what is not lowered yet."""
+        from attnc.ir.pipeline import plan
+
+        return plan(self.specialised)
+
+    @cached_property
+    def run_time_params(self) -> Mapping[str, ParamValue]:
+        """The parameters that are passed at run time: all that are not const."""
+        return {p.name: self.params[p.name] for p in self.specialised.params}
+
+    def __call__(self, *tensors: Tensor, **named: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+        """The output, or a tuple of the outputs in the spec's order, in the inputs' dtype.
+
+        Raises AttncError E501 .. E515 where the arguments do not fit, with each rank's binding.
+        """
+        from attnc.runtime.execute import execute
+
+        call = bind_call(self.cascade, tensors, named)
+        _refuse_gradients(self.name, call)
+        found = execute(self.plan, call.tensors, self.run_time_params, call.extents)
+        return self._outputs(found)
+
+    def reference(self, *tensors: Tensor, **named: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+        """The same in float64, from the cascade as written: what everything is compared with."""
+        from attnc.runtime.reference import reference
+
+        call = bind_call(self.cascade, tensors, named)
+        return self._outputs(
+            reference(self.cascade, call.tensors, dict(self.params), _named(call, named))
+        )
+
+    def explain(self) -> Explanation:
+        """Passes, laws, stages and work: what `attnc explain` prints."""
+        from attnc.explain import explain
+
+        return explain(self.specialised, self.plan)
+
+    def _outputs(self, found: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
+        outputs = tuple(found[name] for name in self.cascade.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def __repr__(self) -> str:
+        params = "".join(f", {name}={value}" for name, value in self.params.items())
+        return f"<attention {signature(self.cascade)}{params}>"
+
+
+def _refuse_gradients(name: str, call: Call) -> None:
+    """A result that autograd believes to be a constant would silently train nothing."""
+    from torch import is_grad_enabled
+
+    tracked = [t for t, x in call.tensors.items() if x.requires_grad]
+    if tracked and is_grad_enabled():
+        raise AttncError(
+            "E515",
+            f"`{tracked[0]}` requires a gradient, which `{name}` does not derive yet",
+            hint="call it under `torch.no_grad()`; `.reference(...)` can be differentiated",
+        )
+
+
+def _named(call: Call, named: Mapping[str, object]) -> dict[str, int]:
+    """The extents that were given by name."""
+    return {n: v for n, v in named.items() if n not in call.tensors and isinstance(v, int)}

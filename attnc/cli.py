@@ -1,0 +1,253 @@
+"""The `attnc` command: a subcommand is one function, its docstring is its help.
+
+Results go to stdout, errors to stderr. `--json` prints one JSON object on stdout and nothing else,
+errors included. Exit status: 0 done, 1 the user's error or a failed check, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from attnc.arguments import Merge, extents, parameter
+from attnc.errors import AttncError, AttncErrors
+
+if TYPE_CHECKING:
+    from attnc.api import Attention
+
+# Whatever a command needs is imported inside it: `attnc --help` must not wait for torch.
+
+
+class Result(Protocol):
+    """What a command found: text for people, a dictionary for programs."""
+
+    def __str__(self) -> str: ...
+    def to_dict(self) -> dict[str, object]: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except AttncError as e:
+        return _fail(args, e)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`) has enough; python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        if os.environ.get("ATTNC_DEBUG"):
+            raise
+        return _fail(args, _bug(e))
+
+
+def _fail(args: argparse.Namespace, error: AttncError) -> int:
+    errors = error.errors if isinstance(error, AttncErrors) else (error,)
+    if getattr(args, "json", False):
+        _print_json({"ok": False, "errors": [e.to_dict() for e in errors]})
+    else:
+        print(error, file=sys.stderr)
+    return 1
+
+
+def _bug(e: Exception) -> AttncError:
+    """Our mistake, as the user sees it: what happened and where, without a traceback."""
+    at = e.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else "?"
+    return AttncError(
+        "E999",
+        f"internal error at {place}: {type(e).__name__}: {str(e)[:200]}",
+        hint="this is a bug in attnc, not in your spec; ATTNC_DEBUG=1 shows where it happened",
+    )
+
+
+def _print(args: argparse.Namespace, result: Result) -> None:
+    if args.json:
+        _print_json(result.to_dict())
+    else:
+        print(str(result).rstrip("\n"))
+
+
+def _print_json(result: dict[str, object]) -> None:
+    print(json.dumps(result, indent=2, allow_nan=False))
+
+
+# commands ----------------------------------------------------------------------------------------
+
+
+def cmd_list(args: argparse.Namespace) -> int:
+    """List the library by family, one line each."""
+    from attnc.library import entries
+
+    found = entries()
+    if args.json:
+        _print_json({"specs": [asdict(e) for e in found]})
+        return 0
+    from attnc.tables import print_groups
+
+    families = sorted({e.family for e in found})
+    print_groups(
+        {f: [(e.name, e.summary, e.citation) for e in found if e.family == f] for f in families}
+    )
+    return 0
+
+
+def cmd_new(args: argparse.Namespace) -> int:
+    """Write a commented starter spec, NAME.attn, that compiles as it is."""
+    from attnc.files import new_spec
+
+    path = new_spec(args.name)
+    print(f"{path}: edit it, then `attnc check {path}` and `attnc verify {path}`")
+    return 0
+
+
+def cmd_fmt(args: argparse.Namespace) -> int:
+    """Format specs in place; `-` reads stdin and writes stdout."""
+    from attnc.files import format_file
+
+    changed = [path for path in args.specs if format_file(path, write=not args.check)]
+    if args.check:
+        for path in changed:
+            print(f"{path}: would be formatted", file=sys.stderr)
+    return int(args.check and bool(changed))
+
+
+def cmd_check(args: argparse.Namespace) -> int:
+    """Parse and check a spec; print all its errors."""
+    from attnc.dsl import load_text
+    from attnc.library import resolve
+
+    cascade = load_text(*resolve(args.spec))
+    if args.json:
+        _print_json({"ok": True, "errors": []})
+    else:
+        print(f"{cascade.name}: no errors")
+    return 0
+
+
+def cmd_explain(args: argparse.Namespace) -> int:
+    """Show what was derived: ranks, passes, certificates, stages, footprints, formulas."""
+    attention = _load(args)
+    if args.stages:
+        from attnc.stages import show_stages
+
+        print(show_stages(attention.cascade, attention.specialised, attention.plan), end="")
+    else:
+        _print(args, attention.explain())
+    return 0
+
+
+def cmd_compile(args: argparse.Namespace) -> int:
+    """Write the standalone module and its report; really compiles it, GPU or not."""
+    attention = _load(args)
+    _print(args, attention.compile(args.shape, dtype=args.dtype, target=args.target, to=args.out))
+    return 0
+
+
+def cmd_verify(args: argparse.Namespace) -> int:
+    """Run the emitted kernels and compare with the float64 reference."""
+    verification = _load(args).verify(args.shape or None, dtype=args.dtype)
+    _print(args, verification)
+    return 0 if verification.ok else 1
+
+
+def _load(args: argparse.Namespace) -> Attention:
+    from attnc.api import load
+
+    return load(args.spec, **args.param)
+
+
+# arguments ---------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attnc",
+        description="Write attention as the maths of its paper, get a verified Triton kernel.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for run, options in _COMMANDS:
+        assert run.__doc__ is not None
+        name = run.__name__.removeprefix("cmd_")
+        sub = commands.add_parser(
+            name, help=run.__doc__.split("\n")[0], description=run.__doc__, allow_abbrev=False
+        )
+        sub.set_defaults(run=run, json=False)
+        for option in options:
+            option(sub)
+    return parser
+
+
+def _spec(p: argparse.ArgumentParser) -> None:
+    p.add_argument("spec", metavar="SPEC", help="a library name (`attnc list`) or a path")
+
+
+def _params(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        type=parameter,
+        action=Merge,
+        default={},
+        help="set a parameter, `window=4096` or `window=(80,80)`; may be repeated",
+    )
+
+
+def _shape(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--shape",
+        metavar="B=1,H=32,...",
+        type=extents,
+        action=Merge,
+        default={},
+        help="the extents of ranks and components",
+    )
+    p.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of the floating tensors")
+
+
+def _json(p: argparse._ActionsContainer) -> None:
+    p.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def _new(p: argparse.ArgumentParser) -> None:
+    p.add_argument("name", metavar="NAME", help="of the attention; NAME.attn is written")
+
+
+def _fmt(p: argparse.ArgumentParser) -> None:
+    p.add_argument("specs", metavar="SPEC", nargs="+", help="paths, or `-` for stdin")
+    p.add_argument("--check", action="store_true", help="write nothing; exit 1 if one would change")
+
+
+def _explain(p: argparse.ArgumentParser) -> None:
+    form = p.add_mutually_exclusive_group()
+    form.add_argument("--stages", action="store_true", help="show the spec after each stage")
+    _json(form)
+
+
+def _target(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-o", "--out", metavar="DIR", default=".", help="where to write (default: here)")
+    p.add_argument("--target", default="h200", help="a GPU's name or a file (default: h200)")
+
+
+_Options = Callable[[argparse.ArgumentParser], None]
+_COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]], ...] = (
+    (cmd_list, (_json,)),
+    (cmd_new, (_new,)),
+    (cmd_fmt, (_fmt,)),
+    (cmd_check, (_spec, _json)),
+    (cmd_explain, (_spec, _params, _explain)),
+    (cmd_compile, (_spec, _params, _shape, _target, _json)),
+    (cmd_verify, (_spec, _params, _shape, _json)),
+)
