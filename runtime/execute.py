@@ -1,0 +1,220 @@
+"""Run a Plan with torch, tile by tile: the engine behind CPU tensors, and for any other device.
+
+A sweep stage runs as its kernel would, except that the grid is an axis of every tile: torch then
+works on whole arrays. Memory does not grow with rows x swept. Tiles in which a mask hides every
+point are skipped. Values are fp32 (fp64 if an input is), and products accumulate in it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from attnc.ir.arrays import Array, Arrays
+from attnc.ir.cascade import Cascade
+from attnc.ir.expr import Read
+from attnc.ir.frame import Box, ParamValue, Scope
+from attnc.ir.frame import Value as Held
+from attnc.ir.plan import Carry, Plan, Stage, SweepStage, TorchStage
+from attnc.ir.statements import run_einsum
+from attnc.ir.types import dtype_of
+from attnc.ir.walk import statement_reads
+from attnc.runtime.program import Program, Target, build_program
+from attnc.runtime.reference import torch_arrays
+from attnc.runtime.tile_code import TILE_POINTS, Tile
+
+# Rows and swept points of a tile of scores; the grid fills it up to TILE_POINTS.
+ROW_TILE = 256
+SWEPT_TILE = 256
+
+
+def execute(
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    params: Mapping[str, ParamValue],
+    extents: Mapping[str, int],
+) -> dict[str, Tensor]:
+    """The outputs of a plan by name, in the inputs' floating-point type.
+
+    `params` and `extents` are complete (`attnc.ir.bind`); extents are those of every rank and
+    component. Raises AttncError E602 for an index division that leaves a remainder.
+    """
+    run = _Run(plan.cascade, tensors, params, extents)
+    with torch.no_grad():
+        for stage in plan.stages:
+            run.stage(stage)
+        return {t: run.output(t) for t in plan.cascade.outputs}
+
+
+@dataclass(slots=True)
+class _Run:
+    """One execution: the call, and what its stages have stored so far."""
+
+    cascade: Cascade
+    tensors: Mapping[str, Tensor]
+    params: Mapping[str, ParamValue]
+    extents: Mapping[str, int]
+    made: dict[str, Held] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> Arrays:
+        return torch_arrays(str(next((t.device for t in self.tensors.values()), "cpu")))
+
+    @property
+    def dtype(self) -> str:
+        double = any(t.dtype == torch.float64 for t in self.tensors.values())
+        return "float64" if double else "float32"
+
+    def stage(self, stage: Stage) -> None:
+        match stage:
+            case TorchStage():
+                self.made[stage.name] = self._statement(stage)
+            case SweepStage():
+                self.made.update(self._sweep(stage))
+
+    def output(self, name: str) -> Tensor:
+        """A tensor as the caller gets it."""
+        x: Tensor = self.stored()[name].data
+        floats = [t.dtype for t in self.tensors.values() if t.is_floating_point()]
+        return (x.to(floats[0]) if floats and x.is_floating_point() else x).contiguous()
+
+    def stored(self) -> dict[str, Held]:
+        inputs = {t.name: Held(self.tensors[t.name], t.ranks) for t in self.cascade.inputs}
+        return {**inputs, **self.made}
+
+    def _statement(self, stage: TorchStage) -> Held:
+        names = {r.tensor for r in statement_reads(stage.statement)}
+        whole = {t: self._widened(x) for t, x in self.stored().items() if t in names}
+        value = run_einsum(stage.statement, self._scope(whole))
+        if value.present is None:
+            return value
+        data = torch.where(value.present, value.data, value.data.new_zeros(()))
+        return replace(value, data=data)
+
+    def _widened(self, held: Held) -> Held:
+        wide = torch.float64 if self.dtype == "float64" else torch.float32
+        return replace(held, data=held.data.to(wide)) if held.data.is_floating_point() else held
+
+    def _scope(self, tensors: Mapping[str, Held]) -> Scope:
+        return Scope(
+            arrays=self.arrays,
+            dtype=self.dtype,
+            tensors=tensors,
+            extents=self.extents,
+            params=self.params,
+            ranks={r.name: r for r in self.cascade.ranks},
+        )
+
+    def _sweep(self, stage: SweepStage) -> dict[str, Held]:
+        scope = self._scope(self.stored())
+        program = _program(stage, scope, self.cascade)
+        buffers = self._buffers(stage, scope)
+        _walk(program, program.scope(scope), buffers)
+        return {s.tensor: Held(buffers[s.tensor], s.axes) for s in stage.stores}
+
+    def _buffers(self, stage: SweepStage, scope: Scope) -> dict[str, Tensor]:
+        """Memory for what a stage stores; what only later stages read keeps its precision."""
+        made = {}
+        for store in stage.stores:
+            dtype = dtype_of(Read(store.tensor, ()), self.cascade)
+            shape = tuple(self.extents[r] for r in store.axes)
+            made[store.tensor] = scope.arrays.full(
+                shape, 0, self.dtype if dtype == "float" else dtype
+            )
+        return made
+
+
+# The programs made last; each keeps its stage alive, so that no other can take over its id.
+_PROGRAMS: OrderedDict[tuple[object, ...], tuple[SweepStage, Program]] = OrderedDict()
+_KEPT = 64
+
+
+def _program(stage: SweepStage, scope: Scope, cascade: Cascade) -> Program:
+    shapes = tuple((name, tuple(held.data.shape)) for name, held in scope.tensors.items())
+    params, extents = tuple(scope.params.items()), tuple(scope.extents.items())
+    key = (id(stage), shapes, params, extents, scope.arrays.name, scope.dtype)
+    found = _PROGRAMS.get(key)
+    if found is None:
+        found = _PROGRAMS[key] = (stage, build_program(stage, scope, cascade))
+        if len(_PROGRAMS) > _KEPT:
+            _PROGRAMS.popitem(last=False)
+    return found[1]
+
+
+def _walk(program: Program, scope: Scope, buffers: Mapping[str, Tensor]) -> None:
+    """The grid in chunks, in each the row rank tile by tile: every point of the outputs once."""
+    stage, extents = program.stage, program.extents
+    whole = {r: range(extents[r]) for r in program.order}
+    if not all(whole[r] for r in (*stage.grid, *(() if stage.row is None else (stage.row,)))):
+        return
+    rows = 1 if stage.row is None else min(ROW_TILE, extents[stage.row])
+    columns = min(max(1, extents[stage.swept]), ROW_TILE * SWEPT_TILE // rows)
+    targets = [(t, buffers[t.tensor].view(t.shape)) for t in program.targets]
+    for chunk in _chunks(stage.grid, whole, TILE_POINTS // (rows * columns)):
+        box = {**whole, **chunk, stage.swept: range(1)}
+        for tile_rows in [range(1)] if stage.row is None else _tiles(whole[stage.row], rows):
+            if stage.row is not None:
+                box[stage.row] = tile_rows
+            tile = _sweep(program, scope, box, columns)
+            for target, buffer in targets:
+                _store(target, buffer, tile)
+
+
+def _chunks(grid: Sequence[str], whole: Box, limit: int) -> Iterator[Box]:
+    """The grid in boxes of at most `limit` points, as much of the innermost ranks as possible."""
+    steps = {}
+    for rank in reversed(grid):
+        steps[rank] = max(1, min(len(whole[rank]), limit))
+        limit //= steps[rank]
+    for spans in product(*(list(_tiles(whole[r], steps[r])) for r in grid)):
+        yield dict(zip(grid, spans, strict=True))
+
+
+def _tiles(span: range, size: int) -> Iterator[range]:
+    for low in range(span.start, span.stop, size):
+        yield range(low, min(low + size, span.stop))
+
+
+def _sweep(program: Program, scope: Scope, box: Box, columns: int) -> Tile:
+    """All passes for one tile of rows; the tile returned knows the final states."""
+    stage = program.stage
+    tile = Tile(scope, box, program.host)
+    for name, code in program.resident:
+        tile.values[name] = code(tile)
+    for p in program.passes:
+        states = {c.name: _initial(c, tile, stage.grid) for c in p.carries}
+        for span in _tiles(range(scope.extents[stage.swept]), columns):
+            step = Tile(scope, {**box, stage.swept: span}, tile.values)
+            if p.hides(step):
+                continue
+            step.values.update(states)
+            for name, code in p.body:
+                step.values[name] = code(step)
+            states = {c.name: step.values[c.update] for c in p.carries}
+        tile.values.update(states)
+        for name, code in p.after:
+            tile.values[name] = code(tile)
+    return tile
+
+
+def _initial(carry: Carry, tile: Tile, grid: tuple[str, ...]) -> Array:
+    shape = tuple(len(span) if r in (*grid, *carry.ranks) else 1 for r, span in tile.box.items())
+    return tile.arrays.full(
+        shape, carry.init, "bool" if isinstance(carry.init, bool) else tile.dtype
+    )
+
+
+def _store(target: Target, buffer: Tensor, tile: Tile) -> None:
+    x = tile.lift(target.value(tile))
+    for axis, rank in reversed(list(enumerate(tile.box))):
+        # An axis that the tensor lacks holds the same value everywhere.
+        if rank not in target.ranks:
+            x = x.select(axis, 0)
+    kept = [r for r in tile.box if r in target.ranks]
+    place = tuple(slice(tile.box[r].start, tile.box[r].stop) for r in target.ranks)
+    buffer[place] = x.permute([kept.index(r) for r in target.ranks])
