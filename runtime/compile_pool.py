@@ -75,6 +75,7 @@ def compile_many(
     for item in enumerate(jobs):
         waiting.put(item)
     count = waiting.qsize()
+    size = max(1, min(count, processes or _cpus()))
     results: dict[int, CompiledKernel | AttncError] = {}
 
     def serve(scratch: str) -> None:
@@ -86,7 +87,7 @@ def compile_many(
     with (
         # Triton's own cache is unbounded, and there is ours: give it a throwaway.
         tempfile.TemporaryDirectory(prefix="attnc-compile-") as scratch,
-        ThreadPoolExecutor(size := max(1, min(count, processes or _cpus()))) as pool,
+        ThreadPoolExecutor(size) as pool,
     ):
         try:
             for done in [pool.submit(serve, scratch) for _ in range(size)]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,8 @@ def load_source(source: str, name: str, *, interpret: bool = False) -> ModuleTyp
 
 def _load(source: str, filename: str, stem: str, interpret: bool) -> ModuleType:
     digest = hashlib.sha256(f"{filename}\n{source}".encode()).hexdigest()[:16]
-    name = f"attnc_emitted_{stem}_{digest}{'_interpreted' if interpret else ''}"
+    # An identifier, so that a module may register operators of torch under its own name.
+    name = re.sub(r"\W", "_", f"attnc_{stem}_{digest}{'_interpreted' if interpret else ''}")
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)

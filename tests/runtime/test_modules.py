@@ -158,6 +158,22 @@ def test_the_same_content_is_loaded_once(tmp_path: Path) -> None:
     assert load_module(path) is not first
 
 
+OPERATOR = """
+import torch
+
+@torch.library.custom_op(f"{__name__}::lengthen", mutates_args=())
+def lengthen(x: torch.Tensor) -> torch.Tensor:
+    return x + len(__name__)
+"""
+
+
+def test_a_module_can_register_operators_under_its_own_name() -> None:
+    modules = [load_source(OPERATOR, "my-operator", interpret=i) for i in (False, True)]
+    assert all(m.__name__.isidentifier() for m in modules)
+    x = torch.zeros(1)
+    assert [int(m.lengthen(x)) for m in modules] == [len(m.__name__) for m in modules]
+
+
 def test_a_module_that_fails_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("raise ValueError('once more')\n")
