@@ -142,6 +142,9 @@ def free_bracketed(name: str, span: Span, symbols: Symbols, report: Report) -> b
         report.add("E105", f"`{name}` is a mask already", span, "choose another name")
     elif name in symbols.params:
         report.add("E109", f"`{name}` is a param already", span, "choose another name")
+        # It is read with brackets from here on: as a tensor.
+        del symbols.params[name]
+        return True
     else:
         return True
     return False
@@ -170,8 +173,8 @@ def _param(item: tree.Param, symbols: Symbols, report: Report) -> None:
         message = f"a tuple has 1 to {MAX_ITEMS} items"
         report.add("E303", message, item.length.span)
         return
-    if item.range is not None:
-        _range(item, item.range, report)
+    if item.range is not None and not _range(item, item.range, report):
+        return
     if item.default is None:
         return
     given = item.default if isinstance(item.default, tuple) else (item.default,)
@@ -207,9 +210,12 @@ def _inside(value: float, bounds: tree.Range) -> bool:
     return above and (value < high if bounds.high_open else value <= high)
 
 
-def _range(item: tree.Param, bounds: tree.Range, report: Report) -> None:
+def _range(item: tree.Param, bounds: tree.Range, report: Report) -> bool:
     low, high = bounds.low.value, bounds.high.value
     if item.dtype == "bool" or isinstance(low, bool) or isinstance(high, bool):
         report.add("E304", "a range is for numbers", bounds.span)
     elif low > high or (low == high and (bounds.low_open or bounds.high_open)):
         report.add("E304", "the range is empty", bounds.span, "write the smaller bound first")
+    else:
+        return True
+    return False

@@ -15,15 +15,26 @@ from attnc.dsl import tree
 from attnc.dsl.format import show
 from attnc.dsl.report import Report
 from attnc.dsl.scope import Local, Scope, Symbols, Tensor
-from attnc.dsl.typed import UNKNOWN, Typed, alike, apply, as_float, constant, negate, node
+from attnc.dsl.typed import (
+    UNKNOWN,
+    Typed,
+    alike,
+    apply,
+    as_float,
+    constant,
+    coordinate,
+    extent,
+    negate,
+    node,
+)
 from attnc.errors import Span
-from attnc.ir.expr import Expr, Extent, Index, Param, Read
+from attnc.ir.expr import Index, Param, Read
 from attnc.ir.ops import OPS
 from attnc.ir.walk import substitute_indices
 
 MAX_SIZE = 5_000
 MAX_DEPTH = 150
-MAX_STEPS = 50_000
+MAX_STEPS = 40_000
 
 _INFIX = {"+": "add", "-": "sub", "*": "mul", "//": "floordiv", "%": "mod", "**": "pow"}
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -44,6 +55,7 @@ class Expressions(ABC):
         self.symbols = symbols
         self.report = report
         self._steps = 0
+        self._too_large = False
 
     @abstractmethod
     def over(self, e: tree.Over, scope: Scope) -> Typed:
@@ -61,16 +73,16 @@ class Expressions(ABC):
     def value(self, e: tree.Expr, scope: Scope) -> Typed:
         """An expression of any type."""
         self._steps += 1
-        if self._steps > MAX_STEPS:
-            return self._too_large(e.span, scope)
+        if self._too_large:
+            return UNKNOWN
         made = self._value(e, scope)
-        if made.size > MAX_SIZE or made.depth > MAX_DEPTH:
-            return self._too_large(e.span, scope)
+        if made.size > MAX_SIZE or made.depth > MAX_DEPTH or self._steps > MAX_STEPS:
+            # Expansion can be exponential: nothing more is read.
+            self._too_large = True
+            hint = "give a part of it a name of its own, as a tensor"
+            message = "masks and macros make this too large"
+            return self.fail("E405", message, e.span, scope, hint)
         return made
-
-    def _too_large(self, span: Span, scope: Scope) -> Typed:
-        hint = "give a part of it a name of its own, as a tensor"
-        return self.fail("E405", "masks and macros make this too large", span, scope, hint)
 
     def _value(self, e: tree.Expr, scope: Scope) -> Typed:
         match e:
@@ -122,10 +134,10 @@ class Expressions(ABC):
         hint = "compare it: `x > 0`, `x != 0`"
         return self.fail("E208", "a number is used as a truth value", e.span, scope, hint)
 
-    def predicate(self, e: tree.Expr, scope: Scope) -> Expr | None:
+    def predicate(self, e: tree.Expr, scope: Scope) -> Typed | None:
         """A `where` condition; None if it is wrong."""
         made = self.boolean(e, replace(scope, exact=True, where=None))
-        return None if made.dtype is None else made.expr
+        return None if made.dtype is None else made
 
     # Operators.
 
@@ -212,7 +224,7 @@ class Expressions(ABC):
                 return self.fail("E211", message, e.span, scope, f"pick one: `{e.name}[0]`")
             return Typed(Param(e.name), param.dtype)
         rank = self.symbols.extent_of(e.name)
-        return self._unknown(e, scope) if rank is None else Typed(Extent(rank), "int")
+        return self._unknown(e, scope) if rank is None else extent(rank)
 
     def coordinate(self, name: str, scope: Scope) -> Typed | None:
         """The coordinate of a rank that is bound, directly, by its grid or by its components."""
@@ -220,13 +232,12 @@ class Expressions(ABC):
         if rank is None:
             return None
         if name in scope.ranks or rank.parent in scope.ranks:
-            return Typed(Index(name), "int")
+            return coordinate(name)
         if not rank.components or not set(rank.components) <= set(scope.ranks):
             return None
-        made = Typed(Index(rank.components[0]), "int")
+        made = coordinate(rank.components[0])
         for part in rank.components[1:]:
-            step = apply("mul", made, Typed(Extent(part), "int"))
-            made = apply("add", step, Typed(Index(part), "int"))
+            made = apply("add", apply("mul", made, extent(part)), coordinate(part))
         return made
 
     def _unknown(self, e: tree.Name, scope: Scope) -> Typed:
@@ -234,6 +245,8 @@ class Expressions(ABC):
         if e.name in symbols.ranks and not scope.closed:
             bound = ", ".join(f"`{r}`" for r in scope.ranks) or "no rank"
             hint = f"here {bound} can be used; add `{e.name}` to the left side or reduce over it"
+            if not scope.target:
+                hint = f"a mask sees its own indices: add `{e.name}` to them"
             return self.fail("E104", f"rank `{e.name}` is not bound here", e.span, scope, hint)
         if e.name in symbols.tensors or e.name in symbols.masks or e.name in scope.tensors:
             hint = f"a tensor always has its brackets: `{e.name}[...]`"
@@ -274,7 +287,8 @@ class Expressions(ABC):
     def _local(self, e: tree.Access, local: Local, scope: Scope) -> Typed:
         indices = self._indices(e, scope)
         at = {r: i.expr for r, i in zip(local.ranks, indices, strict=True)}
-        return node(substitute_indices(local.read, at), local.dtype, *indices)
+        made = node(substitute_indices(local.read, at), local.dtype, *indices)
+        return replace(made, ranks=made.ranks | (local.free - set(local.ranks)))
 
     def arity(self, e: tree.Access, axes: Iterable[str], scope: Scope) -> Typed:
         """Report a wrong number of indices with the binding of each rank."""
@@ -318,12 +332,11 @@ class Expressions(ABC):
         if rank is None or not rank.components:
             return {}
         if index.expr == Index(formal):
-            return {c: Typed(Index(c), "int") for c in rank.components}
+            return {c: coordinate(c) for c in rank.components}
         made, rest = {}, index
         for part in reversed(rank.components[1:]):
-            extent = Typed(Extent(part), "int")
-            made[part] = apply("mod", rest, extent)
-            rest = apply("floordiv", rest, extent)
+            made[part] = apply("mod", rest, extent(part))
+            rest = apply("floordiv", rest, extent(part))
         return {**made, rank.components[0]: rest}
 
 

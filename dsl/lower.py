@@ -12,11 +12,12 @@ from attnc.dsl.format import show
 from attnc.dsl.macro_check import check_macros
 from attnc.dsl.report import Report
 from attnc.dsl.scope import Scope, Symbols, Tensor
-from attnc.dsl.statement import Right, Statements, is_constant
-from attnc.dsl.typed import Typed, alike, as_float
+from attnc.dsl.statement import Right, Statements
+from attnc.dsl.typed import Typed, alike, as_float, coordinate
 from attnc.errors import AttncErrors, Span
 from attnc.ir.cascade import Cascade, Concat, DType, ParamDecl, Rank, TensorDecl
-from attnc.ir.expr import Apply, Expr, Index, Number
+from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.walk import subexprs
 
 
 def lower(spec: tree.Spec) -> Cascade:
@@ -86,16 +87,17 @@ class Lowering:
                 hint = "write `mask near[m, n] = ...`"
                 message = f"the indices of mask `{target.name}` are different names"
                 self.report.add("E310", message, index.span, hint)
+                names.update((n, coordinate(n)) for n in tree.names_in(index))
             elif rank_name(index, self.report):
-                names[index.name] = Typed(Index(index.name), "int")
+                names[index.name] = coordinate(index.name)
         for name in tuple(names):
             components = self.symbols.ranks[name].components if name in self.symbols.ranks else ()
-            names.update((c, Typed(Index(c), "int")) for c in components)
+            names.update((c, coordinate(c)) for c in components)
         if not free_bracketed(target.name, target.span, self.symbols, self.report):
             return
         made = self.to.boolean(item.value, Scope(names=names, exact=True))
         self.symbols.masks[target.name] = item
-        if made.dtype is None or len(names) < len(target.indices):
+        if made.dtype is None or not all(isinstance(i, tree.Name) for i in target.indices):
             self.symbols.broken.add(target.name)
 
     def _assign(self, item: tree.Assign) -> None:
@@ -129,6 +131,7 @@ class Lowering:
         if name not in self._started:
             hint = f"define `{name}` at `{left.step}` = 0 first, above"
             self.report.add("E309", f"`{name}` has no initial value", span, hint)
+            self.symbols.tensors.setdefault(name, Tensor(name, left.axes, None, item.span))
             return False
         started = self._started.pop(name)
         axes = self.symbols.tensors[name].axes
@@ -151,7 +154,7 @@ class Lowering:
                 message = f"rank `{rank}` is reduced and an index of `{item.target.name}`"
                 hint = f"drop `{rank}` on one of the two sides"
                 self.report.add("E203", message, item.value.span, hint)
-        if right.dtype is None or left.start or all(map(is_constant, right.parts)):
+        if right.dtype is None or left.start or is_constant(right):
             return
         free = self.to.free(right.parts, Scope(left.ranks))
         for rank in left.ranks:
@@ -183,7 +186,8 @@ class Lowering:
                 continue
             ranks.append(own[0])
             parts.append(self.to.value(part, Scope(others, target=scope.target).bind(own)))
-        where = None if item.where is None else self.to.predicate(item.where, scope)
+        condition = None if item.where is None else self.to.predicate(item.where, scope)
+        where = None if condition is None else condition.expr
         if len(parts) < len(value.parts) or any(p.dtype is None for p in parts):
             return None
         if len({p.dtype == "bool" for p in parts}) > 1:
@@ -239,6 +243,15 @@ class Lowering:
             hint = f"it is defined as `{name}[{', '.join(axes)}]`"
             message = f"`{name}` is given with other ranks than it is defined with"
             self.report.add("E214", message, access.span, hint)
+
+
+def is_constant(right: Right) -> bool:
+    """Whether a right side is the same everywhere: it reads nothing and varies along no rank."""
+    return not any(p.ranks or any(map(_is_read, subexprs(p.expr))) for p in right.parts)
+
+
+def _is_read(e: Expr) -> bool:
+    return isinstance(e, Read)
 
 
 def _accessed(spec: tree.Spec) -> Iterator[str]:
@@ -301,10 +314,11 @@ def read_left(target: tree.Access, symbols: Symbols, report: Report) -> Left:
                 indices.append(Number(value))
             case _:
                 sound = False
+                ranks.extend(sorted(tree.names_in(index) & symbols.ranks.keys()))
                 axes.append(show(index))
                 hint = "write a rank `m`, `t + 1` to iterate, or 0 for an initial value"
                 message = f"`{show(index)}` cannot stand on the left side"
-                report.add("E216", message, index.span, hint)
+                report.add("E215", message, index.span, hint)
     return Left(tuple(indices), tuple(dict.fromkeys(ranks)), tuple(axes), step, start, sound)
 
 

@@ -15,8 +15,8 @@ from attnc.dsl import tree
 from attnc.dsl.parse import parse_file
 from attnc.dsl.scope import Local, Scope
 from attnc.dsl.statement import Right, Statements
-from attnc.dsl.typed import UNKNOWN, Typed
-from attnc.ir.expr import Expr, Extent, Index, Read
+from attnc.dsl.typed import UNKNOWN, Typed, coordinate, extent
+from attnc.ir.expr import Expr, Index, Read
 
 
 @cache
@@ -55,8 +55,8 @@ def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) ->
         if argument is None:
             return Right(UNKNOWN)
         tensors[macro.argument.name] = argument
-    carried = [t.read for t in tensors.values()] + [t.expr for t in body.names.values()]
-    lead = set(to.free(carried, inside)) - set(ranks)
+    free = {r for t in tensors.values() for r in t.free}
+    lead = (free | set(to.free(body.names.values(), inside))) - set(ranks)
     for assign in macro.body:
         tensors[assign.target.name] = _define(to, assign, lead, replace(body, tensors=tensors))
     result = to.right(macro.result, replace(body, tensors=tensors), top)
@@ -103,8 +103,8 @@ def _scalars(
     """The body's scope with a value for each formal: coordinates and extents of ranks, scalars."""
     names: dict[str, Typed] = {}
     for name, rank in body.actual.items():
-        names[name] = Typed(Index(rank), "int")
-        names[name.upper()] = Typed(Extent(rank), "int")
+        names[name] = coordinate(rank)
+        names[name.upper()] = extent(rank)
     for formal in macro.formals:
         if formal.name in body.actual:
             continue
@@ -119,7 +119,7 @@ def _argument(
     to: Statements,
     argument: tree.Argument,
     e: tree.Over,
-    where: Expr | None,
+    where: Typed | None,
     inside: Scope,
     body: Scope,
 ) -> Local | None:
@@ -134,12 +134,13 @@ def _argument(
     else:
         made = to.read_of(right, argument.name, inside, e.span)
     ranks = tuple(body.actual[r.name] for r in argument.ranks)
+    free = frozenset(to.free([made], inside))
     for rank in ranks:
-        if rank not in to.free([made.expr], inside):
+        if rank not in free:
             message = f"`{e.fn}` is over `{rank}`, but nothing to its right varies along it"
             to.fail("E204", message, e.span, inside)
             return None
-    return Local(made.expr, ranks, made.dtype) if isinstance(made.expr, Read) else None
+    return Local(made.expr, ranks, free, made.dtype) if isinstance(made.expr, Read) else None
 
 
 def _is_plain_read(e: Expr) -> bool:
@@ -161,7 +162,7 @@ def _define(to: Statements, assign: tree.Assign, lead: set[str], body: Scope) ->
         right = to.right(assign.value, scope, top=True)
     name = to.fresh(assign.target.name, assign.span, scope)
     to.emit(name, indices, right, scope.place(assign.span))
-    return Local(Read(name, indices), own, right.dtype)
+    return Local(Read(name, indices), own, frozenset(dims), right.dtype)
 
 
 def _bound(

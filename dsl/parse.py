@@ -103,8 +103,8 @@ class Lines:
             # A line that starts like a declaration ends every bracket: the error stays near.
             if pending is not None and token.type in _BEGINS:
                 depth = 0
-            begins = token.type in _BEGINS or token.type in ("NAME", "DOC")
-            if pending is not None and last and not depth and last not in _OPEN and begins:
+            goes_on = depth or last in _OPEN or token.type not in ("NAME", "DOC")
+            if pending is not None and last and (token.type in _BEGINS or not goes_on):
                 yield pending
             pending = None
             if token.type in ("LPAR", "LSQB"):

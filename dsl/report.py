@@ -33,13 +33,17 @@ class Report:
         return tuple(e for _, e in sorted(self._errors.items(), key=lambda i: (i[0][1], i[0][0])))
 
     def nearest(self, name: str, candidates: Iterable[str]) -> str:
-        """`did you mean ...?`, or nothing."""
+        """`did you mean ...?`; if nothing is near, all that is known if it is little."""
+        known = tuple(dict.fromkeys(candidates))
         self._searches += 1
         if self._searches > _MAX_SEARCHES:
             return ""
-        near = [c for c in candidates if abs(len(c) - len(name)) <= 3][:_MAX_CANDIDATES]
+        near = [c for c in known if abs(len(c) - len(name)) <= 3][:_MAX_CANDIDATES]
         folded = {c.lower(): c for c in reversed(near)}
         found = get_close_matches(name, near, 1) or [
             folded[f] for f in get_close_matches(name.lower(), folded, 1)
         ]
-        return f"did you mean `{found[0]}`?" if found else ""
+        if found:
+            return f"did you mean `{found[0]}`?"
+        few = [f"`{c}`" for c in known] if len(known) <= 8 else []
+        return f"known here: {', '.join(few)}" if few else ""

@@ -24,10 +24,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A tensor inside a macro: reading it at its own `ranks` is `read` outside."""
+    """A tensor inside a macro: reading it at its own `ranks` is `read` outside.
+
+    `free` are the ranks along which `read` varies, those that are carried along included.
+    """
 
     read: Read
     ranks: tuple[str, ...]
+    free: frozenset[str]
     dtype: DType | None
 
 

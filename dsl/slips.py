@@ -148,9 +148,10 @@ def explain_slip(e: UnexpectedInput, parser: Lark, text: str, file: str) -> Attn
     if isinstance(e, UnexpectedToken):
         return _token(e, parser, text, file)
     span = Span(e.line, e.column, e.line, e.column + 1, file)
-    char = text[e.pos_in_stream] if isinstance(e, UnexpectedCharacters) else "?"
+    at = e.pos_in_stream or 0
+    char = text[at] if isinstance(e, UnexpectedCharacters) else "?"
     hint = _CHARACTERS.get(char, "")
-    if text.startswith('"""', e.pos_in_stream):
+    if text.startswith('"""', at):
         return AttncError("E005", "the docstring never ends", span=span, source=text)
     if not hint and not char.isascii():
         hint = "names are made of a-z, A-Z, 0-9 and `_`"

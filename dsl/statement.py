@@ -11,11 +11,10 @@ from attnc.dsl import tree
 from attnc.dsl.expression import REDUCERS, SELECTORS, Expressions
 from attnc.dsl.report import Report
 from attnc.dsl.scope import Scope, Symbols
-from attnc.dsl.typed import UNKNOWN, Typed, apply, as_float, constant
+from attnc.dsl.typed import UNKNOWN, Typed, apply, as_float, constant, coordinate, extent, node
 from attnc.errors import Span
 from attnc.ir.cascade import DType, Einsum, Reduction, Select, Statement
-from attnc.ir.expr import Expr, Extent, Index, Read
-from attnc.ir.walk import index_ranks, subexprs
+from attnc.ir.expr import Expr, Index, Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Right:
     """
 
     value: Typed
-    where: Expr | None = None
+    where: Typed | None = None
     reduce: Reduction | None = None
     select: tuple[Literal["topk", "topp"], str, Typed] | None = None
 
@@ -42,11 +41,11 @@ class Right:
         return self.where is None and self.reduce is None and self.select is None
 
     @property
-    def parts(self) -> tuple[Expr, ...]:
+    def parts(self) -> tuple[Typed, ...]:
         """Its expressions."""
         extra = [] if self.where is None else [self.where]
-        extra += [self.select[2].expr] if self.select else []
-        return (self.value.expr, *extra)
+        extra += [self.select[2]] if self.select else []
+        return (self.value, *extra)
 
 
 class Statements(Expressions):
@@ -85,7 +84,7 @@ class Statements(Expressions):
                 made = self.value(e, scope)
                 return Right(made, self.outer_where(scope) if top else None)
 
-    def outer_where(self, scope: Scope) -> Expr | None:
+    def outer_where(self, scope: Scope) -> Typed | None:
         """The statement's `where`, unless it is about ranks that only nested reductions bind."""
         if scope.where is None:
             return None
@@ -94,7 +93,7 @@ class Statements(Expressions):
         }
         return None if unbound else self.predicate(scope.where, scope)
 
-    def inner_where(self, ranks: Iterable[str], scope: Scope, top: bool) -> Expr | None:
+    def inner_where(self, ranks: Iterable[str], scope: Scope, top: bool) -> Typed | None:
         """The `where` as far as it restricts something that binds `ranks`, in their scope."""
         if scope.where is None:
             return None
@@ -163,7 +162,7 @@ class Statements(Expressions):
             where = None
         total = self._total(body, where, ranks, f"sum_{scope.target}", inside, e.span)
         if where is None and body.dtype and self._is_input(body.expr):
-            count = as_float(_product(Typed(Extent(r), "int") for r in ranks))
+            count = as_float(_product(map(extent, ranks)))
             return Right(apply("div", total, count))
         # One wherever the body is present: `x == x` is absent where x is.
         present = apply("select", apply("eq", body, body), constant(1.0), constant(1.0))
@@ -173,7 +172,7 @@ class Statements(Expressions):
     def _total(
         self,
         of: Typed,
-        where: Expr | None,
+        where: Typed | None,
         ranks: tuple[str, ...],
         name: str,
         scope: Scope,
@@ -228,12 +227,12 @@ class Statements(Expressions):
         indices = tuple(Index(r) for r in dims)
         fresh = self.fresh(name, span, scope)
         self.emit(fresh, indices, right, scope.place(span))
-        return Typed(Read(fresh, indices), right.dtype, 1 + len(indices), 2)
+        return node(Read(fresh, indices), right.dtype, *map(coordinate, dims))
 
-    def free(self, parts: Iterable[Expr], scope: Scope) -> tuple[str, ...]:
+    def free(self, parts: Iterable[Typed], scope: Scope) -> tuple[str, ...]:
         """The bound ranks along which expressions vary, in the order of the scope."""
         ranks = self.symbols.ranks
-        found = set().union(*map(index_ranks, parts))
+        found = set().union(*(p.ranks for p in parts))
         found |= {ranks[r].parent or r for r in found if r not in scope.ranks}
         return tuple(r for r in scope.ranks if r in found)
 
@@ -253,22 +252,13 @@ class Statements(Expressions):
         """Add a statement to the cascade; nothing if it has a mistake."""
         if right.dtype is None:
             return
-        made = right.value.expr
+        made, where = right.value.expr, right.where.expr if right.where else None
         if right.select:
             op, rank, amount = right.select
-            self.statements.append(
-                Select(name, indices, op, rank, amount.expr, made, right.where, span)
-            )
+            self.statements.append(Select(name, indices, op, rank, amount.expr, made, where, span))
             return
-        self.statements.append(
-            Einsum(name, indices, made, right.reduce, right.where, right.dtype, span)
-        )
+        self.statements.append(Einsum(name, indices, made, right.reduce, where, right.dtype, span))
 
 
 def _product(factors: Iterable[Typed]) -> Typed:
     return reduce(lambda a, b: apply("mul", a, b), factors)
-
-
-def is_constant(e: Expr) -> bool:
-    """Whether an expression is the same everywhere: it reads nothing and varies along no rank."""
-    return not any(isinstance(s, (Read, Index)) for s in subexprs(e))

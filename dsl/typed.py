@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnc.ir.cascade import DType
-from attnc.ir.expr import Apply, Expr, Number
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number
 from attnc.ir.ops import OPS
 
 
@@ -14,13 +14,15 @@ class Typed:
     """An expression and its type; type None: a mistake in it was reported, say no more.
 
     `size` and `depth` count the expression as a tree: by-name macro arguments share their parts, so
-    a short spec can stand for an expression too large to walk.
+    a short spec can stand for an expression too large to walk. `ranks` are those whose coordinate
+    it depends on.
     """
 
     expr: Expr
     dtype: DType | None
     size: int = 1
     depth: int = 1
+    ranks: frozenset[str] = frozenset()
 
 
 UNKNOWN = Typed(Number(0), None)
@@ -36,12 +38,23 @@ def constant(value: bool | int | float) -> Typed:
     return Typed(Number(value), dtype)
 
 
+def coordinate(rank: str) -> Typed:
+    """The coordinate of a rank."""
+    return Typed(Index(rank), "int", ranks=frozenset((rank,)))
+
+
+def extent(rank: str) -> Typed:
+    """The length of a rank."""
+    return Typed(Extent(rank), "int")
+
+
 def node(expr: Expr, dtype: DType | None, *parts: Typed) -> Typed:
     """An expression made of parts; of unknown type if one of them is."""
     if any(p.dtype is None for p in parts):
         dtype = None
     size = 1 + sum(p.size for p in parts)
-    return Typed(expr, dtype, size, 1 + max((p.depth for p in parts), default=0))
+    depth = 1 + max((p.depth for p in parts), default=0)
+    return Typed(expr, dtype, size, depth, frozenset().union(*(p.ranks for p in parts)))
 
 
 def apply(op: str, *args: Typed) -> Typed:
