@@ -25,7 +25,8 @@ def as_cascade(plan: Plan) -> Cascade:
             case TorchStage(_, statement):
                 statements.append(statement)
             case SweepStage():
-                reserved = {t for other in plan.stages for t in other.outputs}
+                made = {t for other in plan.stages for t in other.outputs}
+                reserved = made | plan.cascade.input_names
                 writer = _Writer(plan.cascade, stage, ranks, reserved)
                 statements += writer.write()
     return replace(
@@ -95,11 +96,11 @@ class _Writer:
 
     def _name(self, name: str, number: int = 0) -> str:
         """Two passes may call different tiles alike."""
-        taken = set(self.names.values()) | self.cascade.input_names | self.reserved
-        wish = name.upper() if name.upper() not in taken else f"{name}_{number + 1}"
-        while wish in taken:
+        wish = name.upper() if name.upper() not in self.reserved else f"{name}_{number + 1}"
+        while wish in self.reserved:
             wish += "_"
         self.names[name] = wish
+        self.reserved.add(wish)
         return wish
 
     def _let(self, let: Let, looped: bool, number: int = 0) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from attnc.errors import AttncError, Span
-from attnc.ir.cascade import DType, Einsum
+from attnc.ir.cascade import Cascade, DType, Einsum
 from attnc.ir.derived import Derived, State, Statistic
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval, may_be_minus_inf
@@ -48,11 +48,15 @@ def build_sweep(
 class _Names:
     """Readable, unique names for tiles: the spec's tensor in lower case when there is one."""
 
+    reserved: frozenset[str] = frozenset()
     taken: set[str] = field(default_factory=set)
 
-    def fresh(self, wish: str) -> str:
+    def fresh(self, wish: str, axes: Iterable[str] = ()) -> str:
+        """`wish`, or `wish_mn` after the axes where a tensor has that name, or numbered."""
         name, n = wish, 2
-        while name in self.taken:
+        if name in self.reserved:
+            wish = name = "_".join([wish, "".join(axes) or "value"])
+        while name in self.taken | self.reserved:
             name, n = f"{wish}_{n}", n + 1
         self.taken.add(name)
         return name
@@ -100,6 +104,7 @@ class _Builder:
     # layout ----------------------------------------------------------------------------------
 
     def stage(self) -> SweepStage:
+        self.names.reserved = _tensor_names(self.scope.cascade)
         self.resident.outer = self.host
         self.ready = self.resident
         self._lay_out_ranks()
@@ -247,7 +252,7 @@ class _Builder:
 
     def _carry(self, s: State, body: _Body, block: _Block, new: dict[str, Expr]) -> Carry:
         """Emit the lets that move one state on by a tile; returns the carried variable."""
-        name = self.names.fresh(_state_name(s, self.derived))
+        name = self.names.fresh(_state_name(s, self.derived), self._state_tile(s))
         ref = _ref(name, self._state_tile(s))
         self.stats[s.name] = ref
         identity = REDUCTIONS[s.op].identity
@@ -266,8 +271,8 @@ class _Builder:
         key = Apply("stopgrad", (s.base,))  # the base's tile is found again under this key
         found = block.find(key)
         if found is None:
-            before = self._at(s.base, self.stats)
-            now = self._at(s.base, new)
+            before = self._at(s.base, self.stats, self.ready)
+            now = self._at(s.base, new, self.ready)
             safe = self._safe(now)
             low = self._lower(safe, block)
             base = self._let(block, f"{_short(s.base)}_base", self._tile(safe), low)
@@ -288,13 +293,13 @@ class _Builder:
         nothing = Apply("eq", (base, Number(-inf)))
         return Apply("select", (nothing, Number(0.0), base))
 
-    def _at(self, e: Expr, states: dict[str, Expr]) -> Expr:
+    def _at(self, e: Expr, states: dict[str, Expr], known: _Block) -> Expr:
         """An expression of statistics with every state read at the given values."""
         for _ in range(len(self.derived.statistics) + 1):
             mapping: dict[Expr, Expr] = {}
             for r in reads(e):
                 statistic = self._statistic(r.tensor)
-                if statistic is not None and self.ready.find(r) is None:
+                if statistic is not None and known.find(r) is None:
                     mapping[r] = guarded(statistic)
             if not mapping:
                 break
@@ -324,7 +329,7 @@ class _Builder:
             if t.sweep != sweep:
                 continue
             own = Read(t.tensor, tuple(Index(r) for r in t.ranks))
-            value = self._at(guarded(t), self.stats)
+            value = self._at(guarded(t), self.stats, after)
             ranks = tuple(r for r in t.ranks if r == self.region.row or r in self.columns)
             if not isinstance(value, Read):
                 low = self._lower(value, after)
@@ -356,6 +361,9 @@ class _Builder:
             return self._named(e, home)
         if e in self.titles or e in self.shared:
             return self._named(e, block)
+        if e.op == "div" and self._is_scalar(e.args[1]) and not self._is_scalar(e.args[0]):
+            # Division by a scalar of the call: its reciprocal is computed once.
+            e = Apply("mul", (e.args[0], Apply("div", (ONE, e.args[1]))))
         return with_children(e, tuple(self._lower(a, block) for a in e.args))
 
     def _named(self, e: Expr, block: _Block) -> Expr:
@@ -386,6 +394,9 @@ class _Builder:
             found = self.host.known[e] = self._let(self.host, wish, (), e, dtype)
         return found
 
+    def _is_scalar(self, e: Expr) -> bool:
+        return not reads(e) and not self.scope.ranks(e)
+
     def _costly(self, e: Expr) -> bool:
         """Divisions and functions are worth a scalar of their own; `m - window` is not."""
         cheap = {"add", "sub", "neg", "min", "max", "float"}
@@ -396,6 +407,8 @@ class _Builder:
         contraction = self._contracted().get(e.tensor)
         if contraction is not None:
             return self._contraction(contraction, e, block)
+        if e.tensor in self.stats:
+            return self.stats[e.tensor]
         if self._statistic(e.tensor) is not None:
             raise AssertionError(f"statistic {e.tensor} is read before its pass ends")
         home = block if self.varies(e) or block is self.ready else self.resident
@@ -490,9 +503,14 @@ class _Builder:
         dtype: DType = "float",
         span: Span | None = None,
     ) -> Expr:
-        name = self.names.fresh(wish)
+        name = self.names.fresh(wish, ranks)
         block.lets.append(Let(name, ranks, value, dtype, "", span))
         return _ref(name, ranks)
+
+
+def _tensor_names(cascade: Cascade) -> frozenset[str]:
+    """Lets are read like tensors, so no let may be called like one."""
+    return cascade.input_names | {s.tensor for s in cascade.statements}
 
 
 def guarded(t: Statistic) -> Expr:

@@ -21,12 +21,12 @@ from math import inf
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derived import Barrier, Certificate, Derived, Law, State, Statistic
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
-from attnc.ir.facts import Interval, bounds
+from attnc.ir.facts import Interval, bounds, nonzero
 from attnc.ir.inline import body, inline
 from attnc.ir.ops import OPS, REDUCTIONS
-from attnc.ir.presence import Condition, conjunction, split_presence
-from attnc.ir.separate import add_up, factors, multiply, negate, separate, terms
-from attnc.ir.walk import output_ranks, reads, subexprs
+from attnc.ir.presence import Condition, conjunction, conjuncts, split_presence
+from attnc.ir.separate import add_up, cancel, factors, multiply, negate, separate, terms
+from attnc.ir.walk import output_ranks, reads, subexprs, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,9 @@ class _Derivation:
         full = inline(body(s), self.definitions)
         value, conditions = split_presence(full, self.tensors, self.finite)
         kept = self._tests(s, value, conditions)
-        used = [r.tensor for e in (value, *kept) for r in reads(e) if r.tensor in self.statistics]
-        first = max((self.statistics[t].sweep for t in used), default=0)
+        value = self._see_through(value, kept)
+        first = max((self.sweep_of(r.tensor) for e in (value, *kept) for r in reads(e)), default=0)
+        first = max(first, 0)
         mark = len(self.certificates)
         for sweep in (first, first + 1):
             placing = _Placing(self, s, sweep, kept)
@@ -94,30 +95,50 @@ class _Derivation:
             else:
                 return
 
-    def _tests(self, s: Einsum, value: Expr, conditions: tuple[Condition, ...]) -> tuple[Expr, ...]:
+    def _see_through(self, e: Expr, tests: tuple[Expr, ...]) -> Expr:
+        """Replace maxima by what they were pushed out to (c + max x), so that terms can cancel.
+
+        Only where the conditions for being more than the identity are tested anyway.
+        """
+        held = frozenset(tests)
+        mapping: dict[Expr, Expr] = {}
+        for r in reads(e):
+            known = self.statistics.get(r.tensor)
+            if known is None or abs(float(known.identity)) < inf or isinstance(known.value, Read):
+                continue
+            own = tuple(Index(x) for x in known.ranks)
+            if r.indices == own and frozenset(conjuncts(known.present)) <= held:
+                mapping[r] = known.value
+        return substitute(e, mapping)
+
+    def _tests(
+        self, s: Einsum, value: Expr, conditions: tuple[Condition, ...]
+    ) -> tuple[Expr, ...]:
         """The conditions that need testing.
 
-        Where -inf is subtracted from -inf inside exp, a sum gets exp(-inf) = 0 without any test if exp
-        is a factor of the whole body. If it is one of several terms, the whole row is absent,
-        since the subtrahend is the row's maximum: a test on the row.
+        Where -inf is subtracted from -inf inside exp, a sum gets exp(-inf) = 0 without any test if
+        exp is a factor of the whole body. Elsewhere, the subtrahend being the row's maximum, the
+        whole row is absent: a test on the row.
         """
         assert s.reduce is not None
-        if REDUCTIONS[s.reduce.op].combine != "add":
-            return tuple(c.holds for c in conditions)
         dependent = separate(value, self.varies, self.tensors).dependent
-        summands = [
-            factors(separate(t, self.varies, self.tensors).dependent) for t in terms(dependent)
-        ]
+        is_sum = REDUCTIONS[s.reduce.op].combine == "add"
+        direct = factors(dependent) if is_sum else ()
         tests: list[Expr] = []
         for c in conditions:
-            is_factor = any(c.vanishing in fs for fs in summands)
-            if c.vanishing is None or not is_factor:
+            if c.vanishing is None:
                 tests.append(c.holds)
-            elif len(summands) > 1:
+            elif c.vanishing not in direct:
                 assert isinstance(c.vanishing, Apply) and isinstance(c.vanishing.args[0], Apply)
                 row = c.vanishing.args[0].args[1]
                 tests.append(c.holds if self.varies(row) else Apply("ne", (row, Number(-inf))))
         return tuple(tests)
+
+    def sweep_of(self, tensor: str) -> int:
+        """The sweep that completes a statistic or a state; -1 for what no sweep makes."""
+        if tensor in self.statistics:
+            return self.statistics[tensor].sweep
+        return next((s.sweep for s in self.states.values() if s.name == tensor), -1)
 
     def varies(self, e: Expr) -> bool:
         """Whether `e` depends on the coordinate along the rank (or on a component of it)."""
@@ -125,7 +146,8 @@ class _Derivation:
         return any(isinstance(x, Index) and x.rank in names for x in subexprs(e))
 
     def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
-        source = self.statistics[blocked.statistic]
+        gathered = (*self.statistics.values(), *self.states.values())
+        source = next(x for x in gathered if blocked.statistic in _names(x))
         self.barriers.append(
             Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span)
         )
@@ -216,7 +238,7 @@ class _Placing:
         """f(a - y) * rest, with y the value so far; f maps sums to products."""
         names = {f.op for f in shifted if isinstance(f, Apply)}
         exponents = tuple(f.args[0] for f in shifted if isinstance(f, Apply))
-        parts = tuple(t for x in exponents for t in terms(x))
+        parts = cancel(tuple(t for x in exponents for t in terms(x)))
         moving = tuple(t for t in parts if not self.work.varies(t) and self._waits(t))
         staying = tuple(t for t in parts if t not in moving)
         stuck = next((t for t in staying if self._blocking(t)), None)
@@ -225,7 +247,10 @@ class _Placing:
             assert culprit is not None
             raise _Blocked(_name(stuck if stuck is not None else shifted[0]), culprit)
         (name,) = names
+        if not moving:
+            return self._state("sum", multiply((Apply(name, (add_up(staying),)), *rest)))
         base = add_up(tuple(negate(t) for t in moving))
+        self._need_defined(base)
         body = multiply((Apply(name, (Apply("sub", (add_up(staying), base)),)), *rest))
         self._certify(
             "iterate",
@@ -313,10 +338,15 @@ class _Placing:
     def _blocking(self, e: Expr) -> str | None:
         """The first statistic in `e` that this sweep is still gathering."""
         for r in reads(e):
-            known = self.work.statistics.get(r.tensor)
-            if known is not None and known.sweep == self.sweep:
+            if self.work.sweep_of(r.tensor) == self.sweep:
                 return r.tensor
         return None
+
+    def _need_defined(self, base: Expr) -> None:
+        """A base must have a value from the first tile on: no division by what is still 0."""
+        for x in subexprs(base):
+            if isinstance(x, Apply) and x.op == "div" and not nonzero(x.args[1], self.work.tensors):
+                self._need_final(x.args[1], "div")
 
     def _need_final(self, e: Expr, operator: str) -> None:
         blocked = self._blocking(e)
@@ -326,6 +356,10 @@ class _Placing:
     def _certify(self, law: Law, reason: str, before: Expr, after: Expr) -> None:
         s = self.statement
         self.work.certificates.append(Certificate(law, s.tensor, reason, before, after, s.span))
+
+
+def _names(x: Statistic | State) -> tuple[str, ...]:
+    return (x.tensor,) if isinstance(x, Statistic) else (x.name,)
 
 
 def _maps_sums(e: Expr) -> bool:

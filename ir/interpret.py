@@ -12,7 +12,7 @@ from math import prod
 from attnc.errors import AttncError
 from attnc.ir.arrays import NUMPY, Array, Arrays
 from attnc.ir.bind import bind_extents, check_params
-from attnc.ir.cascade import Cascade
+from attnc.ir.cascade import Cascade, Concat, Einsum, Select, Statement
 from attnc.ir.evaluate import evaluate
 from attnc.ir.frame import Box, Scope, Value
 from attnc.ir.recur import run_group
@@ -92,7 +92,7 @@ def _chunks(
     statements = [s for group in order for s in group.statements]
 
     def stored() -> int:
-        return sum(8 * prod(sizes[r] for r in output_ranks(s) if r) for s in statements)
+        return sum(_weight(s) * prod(sizes[r] for r in output_ranks(s) if r) for s in statements)
 
     chunks: dict[str, int] = {}
     for rank in chunk_ranks(cascade, order):
@@ -103,6 +103,17 @@ def _chunks(
             chunks[rank] = min(sizes[rank], -(-need // budget))
             sizes[rank] = -(-sizes[rank] // chunks[rank])
     return chunks
+
+
+def _weight(s: Statement) -> int:
+    """Bytes per point of a statement's tensor, with what is needed all at once to make it."""
+    match s:
+        case Einsum():
+            return 8
+        case Concat():
+            return 24
+        case Select():
+            return 64
 
 
 def _run(

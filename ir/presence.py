@@ -108,7 +108,7 @@ def _split_select(
     e: Apply, tensors: Mapping[str, Interval], finite: frozenset[str]
 ) -> tuple[Expr, tuple[Condition, ...]]:
     (test, c0), (a, ca), (b, cb) = (split_presence(x, tensors, finite) for x in e.args)
-    value = Apply("select", (test, a, b))
+    value = a if a == b else Apply("select", (test, a, b))
     if not ca and not cb:
         return value, c0
     chosen = Apply("and", (test, _all(ca)))

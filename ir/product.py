@@ -77,13 +77,13 @@ def _factors(e: Expr, reduced: frozenset[str]) -> tuple[tuple[Expr, ...], tuple[
 
 
 def run_product(product: Product, frame: Frame, axes: frozenset[int]) -> Array | None:
-    """The sum over axes; None where 0 for an absent factor would not do (inf or NaN beside it)."""
+    """The sum over axes; None where inf or NaN would make a difference to the sum of the terms."""
     arrays = frame.arrays
     pairs = [code(frame) for code in product.factors]
     if not all(is_scalar(x) or arrays.is_float(x) for x, _ in pairs):
         return None
     factors = _masked(frame, pairs)
-    if factors is None:
+    if factors is None or not all(_summable(frame, x, axes) for x in factors):
         return None
     scale = prod(x for x in factors if is_scalar(x))
     total = contract(arrays, [x for x in factors if not is_scalar(x)], axes, frame.shape)
@@ -95,6 +95,12 @@ def run_product(product: Product, frame: Frame, axes: frozenset[int]) -> Array |
             return None
         total = _divide(frame, total, divisor, present)
     return total
+
+
+def _summable(frame: Frame, x: Array, axes: frozenset[int]) -> bool:
+    """Whether a factor may be multiplied after a sum: inf times a sum is not the sum of infs."""
+    whole = not is_scalar(x) and all(x.shape[a] == frame.shape[a] for a in axes)
+    return whole or _finite(frame, x)
 
 
 def _finite(frame: Frame, x: Array) -> bool:

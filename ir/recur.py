@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from attnc.errors import AttncError
 from attnc.ir.arrays import Arrays
-from attnc.ir.cascade import Einsum, Statement
+from attnc.ir.cascade import Einsum, Select, Statement
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Frame, Scope, Value
@@ -51,47 +51,61 @@ def _continue(arrays: Arrays, parts: Sequence[Value]) -> Value:
     return replace(join(arrays, ordered, axis), axes=axes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stepped:
+    """A tensor of a cycle, along the rank that is stepped.
+
+    `written` and `read` are coordinates relative to the step's own; None: not a fixed distance.
+    `empty` stands for the tensor as long as nothing of it is defined.
+    """
+
+    axis: int
+    written: int | None
+    read: tuple[int | None, ...]
+    empty: Value
+
+    def seen(self, parts: Sequence[Value], here: range, arrays: Arrays) -> Value:
+        """What a step has to see of the parts defined so far."""
+        kept = list(parts)
+        offsets = [here.start + c for c in self.read if c is not None]
+        if len(offsets) == len(self.read):
+            low, high = min(offsets), max(offsets)
+            starts = [p.start(self.axis) for p in parts]
+            ends = [i + p.data.shape[self.axis] for i, p in zip(starts, parts, strict=True)]
+            kept = [p for p, i, j in zip(parts, starts, ends, strict=True) if i <= high and j > low]
+        return _continue(arrays, kept or parts[-1:] or [self.empty])
+
+
 def _iterate(group: Group, rank: str, scope: Scope) -> dict[str, Value]:
-    """Step along a rank. Each step sees of the group's tensors the coordinates that it reads."""
+    """Step along a rank, upwards or downwards as the reads demand."""
+    tensors = {s.tensor: _stepped(group, s, rank, scope) for s in group.statements}
     parts: dict[str, list[Value]] = {s.tensor: [] for s in group.statements}
     for name in group.continued:
-        parts[name].append(scope.tensors[name])
-    axes = {s.tensor: output_ranks(s).index(rank) for s in group.statements}
-    back = {name: _farthest(group, name, axes[name], rank, scope) for name in parts}
-    order = _within_step(group, rank, axes, scope)
-    empty = {s.tensor: _nothing(s, axes[s.tensor], scope) for s in group.statements}
+        # An initial value has no rank along the stepped axis, only a coordinate.
+        parts[name].append(replace(scope.tensors[name], axes=tensors[name].empty.axes))
+    order = _within_step(group, rank, tensors, scope)
     span = scope.box.get(rank, range(scope.extents[rank]))
-    for here in [range(t, t + 1) for t in span] or [span]:
+    steps = [range(t, t + 1) for t in span] or [span]
+    for here in reversed(steps) if _downwards(group, rank, tensors) else steps:
         at = scope.at({**scope.box, rank: here})
         for s in order:
-            seen = {
-                name: _recent(parts[name] or [empty[name]], axes[name], here, back[name], at)
-                for name in {r.tensor for r in statement_reads(s)} & parts.keys()
-            }
+            names = {r.tensor for r in statement_reads(s)} & tensors.keys()
+            seen = {n: tensors[n].seen(parts[n], here, scope.arrays) for n in names}
             parts[s.tensor].append(run_statement(s, at.having(seen)))
     return {name: _continue(scope.arrays, found) for name, found in parts.items()}
 
 
-def _recent(
-    parts: Sequence[Value], axis: int, here: range, back: int | None, scope: Scope
-) -> Value:
-    """What a tensor holds from `back` coordinates off the present one on; None: all of it."""
-    kept = parts
-    if back is not None:
-        kept = [p for p in parts if p.start(axis) + p.data.shape[axis] > here.start + back]
-    return _continue(scope.arrays, kept or parts[-1:])
-
-
-def _nothing(s: Statement, axis: int, scope: Scope) -> Value:
-    """A tensor without a coordinate along an axis, as long as nothing of it is defined."""
-    spans = [
-        (scope.box.get(r) or range(scope.extents[r])) if r else range(1) for r in output_ranks(s)
-    ]
+def _stepped(group: Group, s: Statement, rank: str, scope: Scope) -> _Stepped:
+    axis = output_ranks(s).index(rank)
+    reads = [r for g in group.statements for r in statement_reads(g) if r.tensor == s.tensor]
+    read = tuple(_offset(r.indices[axis], rank, scope) for r in reads)
+    spans = [scope.box.get(r, range(scope.extents[r])) if r else range(1) for r in output_ranks(s)]
     spans[axis] = range(0)
-    kind = s.dtype if isinstance(s, Einsum) else "float"
-    dtype = {"int": "int64", "bool": "bool"}.get(kind, scope.dtype)
+    kind = s.dtype if isinstance(s, Einsum) else "bool" if isinstance(s, Select) else "float"
+    dtype = {"int": "int64", "float": scope.dtype}.get(kind, kind)
     data = scope.arrays.full(tuple(map(len, spans)), 0, dtype)
-    return Value(data, output_ranks(s), None, tuple(span.start for span in spans))
+    empty = Value(data, output_ranks(s), None, tuple(span.start for span in spans))
+    return _Stepped(axis, _offset(s.indices[axis], rank, scope), read, empty)
 
 
 def _offset(index: Expr, rank: str, scope: Scope) -> int | None:
@@ -102,43 +116,50 @@ def _offset(index: Expr, rank: str, scope: Scope) -> int | None:
     return shift[2] * int(compile_expr(shift[1])(Frame(scope, {}))[0])
 
 
-def _offsets(s: Statement, name: str, axis: int, rank: str, scope: Scope) -> list[int | None]:
-    reads = [r for r in statement_reads(s) if r.tensor == name]
-    return [_offset(r.indices[axis], rank, scope) for r in reads]
-
-
-def _farthest(group: Group, name: str, axis: int, rank: str, scope: Scope) -> int | None:
-    """The lowest coordinate of a tensor that a step reads, relative to the step; None: any."""
-    found = [c for s in group.statements for c in _offsets(s, name, axis, rank, scope)]
-    known = [c for c in found if c is not None]
-    return min(known, default=0) if len(known) == len(found) else None
+def _downwards(group: Group, rank: str, tensors: Mapping[str, _Stepped]) -> bool:
+    """Whether what a step reads is written by the steps above it."""
+    ways = {
+        (c > t.written) - (c < t.written)
+        for t in tensors.values()
+        for c in t.read
+        if c is not None and t.written is not None
+    }
+    if {-1, 1} <= ways:
+        raise _circular(group.statements, rank)
+    return 1 in ways
 
 
 def _within_step(
-    group: Group, rank: str, axes: Mapping[str, int], scope: Scope
+    group: Group, rank: str, tensors: Mapping[str, _Stepped], scope: Scope
 ) -> tuple[Statement, ...]:
     """The statements in an order in which each finds what the same step writes."""
-    written = {s.tensor: _offset(s.indices[axes[s.tensor]], rank, scope) for s in group.statements}
+    needs = {
+        s: {
+            r.tensor
+            for r in statement_reads(s)
+            if (t := tensors.get(r.tensor)) is not None
+            and t.written is not None
+            and _offset(r.indices[t.axis], rank, scope) == t.written
+        }
+        for s in group.statements
+    }
     left = list(group.statements)
     order: list[Statement] = []
     while left:
-        names = {s.tensor for s in left}
-        free = [
-            s
-            for s in left
-            if not any(
-                written[name] is not None
-                and written[name] in _offsets(s, name, axes[name], rank, scope)
-                for name in names
-            )
-        ]
+        waiting = {s.tensor for s in left}
+        free = [s for s in left if needs[s].isdisjoint(waiting)]
         if not free:
-            raise AttncError(
-                "E603",
-                f"{', '.join(f'`{n}`' for n in sorted(names))} at one step of `{rank}` "
-                "is defined by itself",
-                hint="step along the rank: `H[t+1] = .. H[t] ..`",
-            )
+            raise _circular(left, rank)
         order.append(free[0])
         left.remove(free[0])
     return tuple(order)
+
+
+def _circular(statements: Sequence[Statement], rank: str) -> AttncError:
+    names = ", ".join(f"`{n}`" for n in sorted({s.tensor for s in statements}))
+    return AttncError(
+        "E603",
+        f"{names} cannot be computed step by step along `{rank}`: a step needs what comes after it",
+        span=statements[0].span,
+        hint="let each step read earlier ones: `H[t+1] = .. H[t] ..`",
+    )

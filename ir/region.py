@@ -118,7 +118,8 @@ class _Finder:
             found.add("linear")
             if not isinstance(f, Read):
                 found.add("nonlinear")
-                if self._masked(s, rank) or self._reduced_before(f, rank):
+                coupled = self._masked(s, rank) or self._reduced_before(f, rank)
+                if coupled or self._map_coupled_elsewhere(f, self.scope.body(s), rank):
                     found.add("coupled")
             elif self._masked(s, rank) or self._normalised(f, rank):
                 found.add("coupled")
@@ -130,15 +131,32 @@ class _Finder:
         split = separate(value, lambda e: rank in self.scope.ranks(e), self.tensors)
         return factors(split.dependent)
 
-    def _masked(self, s: Einsum, rank: str) -> bool:
+    def _masks(self, s: Einsum, rank: str) -> tuple[Expr, ...]:
+        """Conditions on coordinates and inputs that vary along `rank`."""
         _, conditions = split_presence(self.scope.body(s), self.tensors, frozenset())
-        return any(
-            rank in self.scope.ranks(c.holds) and len(self.scope.ranks(c.holds)) > 1
+        given = self.scope.cascade.input_names
+        return tuple(
+            c.holds
             for c in conditions
+            if rank in self.scope.ranks(c.holds)
+            and all(r.tensor in given for r in reads(c.holds))
         )
+
+    def _masked(self, s: Einsum, rank: str) -> bool:
+        return any(len(self.scope.ranks(c)) > 1 for c in self._masks(s, rank))
 
     def _reduced_before(self, f: Expr, rank: str) -> bool:
         return any(s.reduce and rank in s.reduce.ranks for s in lineage(self.scope, f))
+
+    def _map_coupled_elsewhere(self, f: Expr, whole: Expr, rank: str) -> bool:
+        """The same map is normalised along another rank (over the queries, say)."""
+        maps = {r.tensor for r in reads(f) if r.tensor in self.scope.reductions}
+        return any(
+            s.reduce is not None
+            and maps & {r.tensor for r in reads(self.scope.body(s))}
+            and any(r != rank and "coupled" in self.kinds(s, r) for r in s.reduce.ranks)
+            for s in lineage(self.scope, whole)
+        )
 
     def _normalised(self, f: Read, rank: str) -> bool:
         """A sum of maps, each of which was coupled along `rank` already."""
@@ -176,7 +194,7 @@ class _Finder:
             c
             for r in needed
             for c in lineage(self.scope, self.scope.body(r))
-            if c not in needed and both <= self.scope.ranks(self.scope.body(c))
+            if c not in needed and both <= set(output_ranks(c))
         ]
         order = {r.tensor: i for i, r in enumerate(used)}
         contractions = sorted(dict.fromkeys(inside), key=lambda c: order[c.tensor])
@@ -199,22 +217,19 @@ class _Finder:
         candidates = [r for r in kept if r not in streamed]
         if not candidates:
             return None
-        _, conditions = split_presence(self.scope.body(s), self.tensors, frozenset())
-        beside = {
-            r
-            for c in conditions
-            if rank in self.scope.ranks(c.holds)
-            for r in self.scope.ranks(c.holds)
-        }
+        beside = frozenset().union(*(self.scope.ranks(c) for c in self._masks(s, rank)))
         return max(candidates, key=lambda r: (r in beside, kept.index(r)))
 
     def _streamed(self, s: Einsum, rank: str, maps: list[Expr]) -> frozenset[str]:
         """The ranks of the operands that vary along `rank`: keys and values."""
-        operands = [f for f in self._factors(s, rank) if f not in maps]
+        found = [r for f in self._factors(s, rank) if f not in maps for r in reads(f)]
         for c in lineage(self.scope, self.scope.body(s)):
             if c.reduce is not None and rank not in c.reduce.ranks:
-                operands.append(self.scope.body(c))
-        found = [r for f in operands for r in reads(f) if rank in self.scope.ranks(r)]
+                # A bias added inside the product does not vary along it: it is no operand.
+                over = frozenset(c.reduce.ranks)
+                inside = reads(self.scope.body(c))
+                found += [r for r in inside if over & self.scope.ranks(r)]
+        found = [r for r in found if rank in self.scope.ranks(r)]
         # An axis read at `m - n` moves with both; it ties neither.
         axes = [i for r in found for i in r.indices if rank not in self.scope.ranks(i)]
         return frozenset(r for i in axes for r in self.scope.ranks(i))

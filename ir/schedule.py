@@ -75,7 +75,7 @@ def _stepped(cascade: Cascade, members: tuple[Statement, ...]) -> str:
     first = members[0]
     raise AttncError(
         "E603",
-        f"{', '.join(f'`{n}`' for n in sorted(names))} is defined by itself",
+        f"the definition of {', '.join(f'`{n}`' for n in sorted(names))} is circular",
         span=first.span,
         source=cascade.source,
         hint="step along a rank: `H[t+1] = .. H[t] ..`",

@@ -163,6 +163,17 @@ def terms(e: Expr) -> tuple[Expr, ...]:
             return (e,)
 
 
+def cancel(summands: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The terms of a sum without zeros and without the pairs x, -x."""
+    left = [t for t in summands if t not in (ZERO, Number(0), Number(-0.0))]
+    for t in tuple(left):
+        opposite = negate(t)
+        if t in left and opposite in left:
+            left.remove(t)
+            left.remove(opposite)
+    return tuple(left)
+
+
 def negate(e: Expr) -> Expr:
     """`-e`, with double negations removed."""
     match e:

@@ -14,7 +14,7 @@ from math import inf, prod
 
 from attnc.errors import AttncError
 from attnc.ir.arrays import Array, Arrays
-from attnc.ir.cascade import Concat, Einsum, Select, Statement
+from attnc.ir.cascade import Concat, DType, Einsum, Select, Statement
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Index
 from attnc.ir.frame import Box, Code, Frame, Pair, Scope, Value, meet
@@ -69,16 +69,21 @@ class Target:
     """Where a statement writes: the iteration space, output ranks first, and the tensor's axes.
 
     `moved` are the axes whose index is not just the coordinate of their rank, with that index.
+    A tensor of floats may be given by integers (`H[0] = 0`).
     """
 
     space: tuple[str, ...]
     axes: tuple[str, ...]
     moved: tuple[tuple[int, Code], ...]
+    dtype: DType | None = None
 
     def value(self, frame: Frame, data: Array, present: Array | None = None) -> Value:
         """A result laid out on the frame's axes, any reduced axes of length 1, as the tensor."""
         shape = tuple(len(frame.box[r]) if r else 1 for r in self.axes)
-        data = frame.arrays.broadcast(self.lay(frame.lift(data)), shape)
+        data = self.lay(frame.lift(data))
+        if self.dtype == "float" and not frame.arrays.is_float(data):
+            data = frame.arrays.asarray(data, frame.dtype)
+        data = frame.arrays.broadcast(data, shape)
         return Value(
             data, self.axes, None if present is None else self.lay(present), self.origin(frame)
         )
@@ -106,7 +111,7 @@ def target(s: Statement) -> Target:
     indices = enumerate(s.indices)
     moved = tuple((i, compile_expr(x)) for i, x in indices if not isinstance(x, Index))
     space = iteration_ranks(s) if isinstance(s, Einsum) else tuple(filter(None, output_ranks(s)))
-    return Target(space, output_ranks(s), moved)
+    return Target(space, output_ranks(s), moved, s.dtype if isinstance(s, Einsum) else None)
 
 
 @dataclass(frozen=True, slots=True)
