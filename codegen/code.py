@@ -1,0 +1,29 @@
+"""A piece of Python text that knows how tightly it binds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isinf, isnan
+
+# Loosest first: comparison, or-bar, and, sum, product, sign, atom.
+COMPARE, BAR, AND, SUM, PRODUCT, SIGN, ATOM = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Python text; `binds` is the level of its outermost operator."""
+
+    text: str
+    binds: int = ATOM
+
+    def inside(self, least: int) -> str:
+        """The text as an operand of something that binds with `least`."""
+        return self.text if self.binds >= least else f"({self.text})"
+
+
+def number(value: bool | int | float) -> Code:
+    """A literal."""
+    if isinstance(value, float) and (isinf(value) or isnan(value)):
+        return Code(f'float("{value}")')
+    text = repr(value)
+    return Code(text, SIGN if text.startswith("-") else ATOM)

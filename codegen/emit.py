@@ -1,0 +1,77 @@
+"""A Plan as the source of a standalone module: kernels, the function that launches them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+from attnc.codegen.config import Config
+from attnc.codegen.helpers import helper_sources
+from attnc.codegen.kernel import Kernel, write_kernel
+from attnc.codegen.launcher import write_launcher
+from attnc.codegen.names import Namer
+from attnc.codegen.text import escape, wrap
+from attnc.ir.cascade import Cascade
+from attnc.ir.plan import Plan, SweepStage
+
+
+def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
+    """The module's text. `config` fixes the tiles of stages by name; others choose when called."""
+    names = Namer()
+    public = names.name("public", plan.cascade.name)
+    lead = leading_input(plan.cascade)
+    kernels = tuple(
+        write_kernel(plan.cascade, s, names.name(("kernel", i), f"{public}_kernel"), lead)
+        for i, s in enumerate(plan.stages)
+        if isinstance(s, SweepStage)
+    )
+    launcher = write_launcher(plan, kernels, public, config or {})
+    helpers = helper_sources({h for k in kernels for h in k.helpers})
+    template = _environment().get_template("module.py.j2")
+    fields = {
+        "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": helpers,
+        "notes": _derivation(plan),
+    }  # fmt: skip
+    unnamed = template.render(**fields, digest="")
+    digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]
+    return template.render(**fields, digest=digest)
+
+
+def _derivation(plan: Plan) -> tuple[str, ...]:
+    """How the kernels came about: one line per law used, and per pass that no law could save."""
+    lines: list[str] = []
+    for stage in plan.stages:
+        if not isinstance(stage, SweepStage) or stage.derived is None:
+            continue
+        for c in stage.derived.certificates:
+            where = f"line {c.span.line}: " if c.span is not None else ""
+            lines.append(f"{where}{c.law} ({c.tensor}): {c.reason}")
+        for b in stage.derived.barriers:
+            where = f"line {b.span.line}: " if b.span is not None else ""
+            lines.append(f"{where}pass {b.sweep + 1}, since {b.operator} needs the final {b.statistic}")
+    return tuple(dict.fromkeys(lines))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the text is Python; `escape` and `wrap` make it safe
+    )
+    environment.filters["escape"] = escape
+    environment.filters["code"] = lambda line, indent=4: "\n".join(wrap(line, indent))
+    return environment
+
+
+def leading_input(cascade: Cascade) -> str:
+    """The input whose type outputs and products of computed tiles take."""
+    floats = [t.name for t in cascade.inputs if t.dtype == "float"]
+    return (floats or [t.name for t in cascade.inputs])[0]

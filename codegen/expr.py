@@ -1,0 +1,226 @@
+"""Expressions of a plan as Triton code over tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code, number
+from attnc.codegen.scope import Scope
+from attnc.ir.cascade import DType
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
+from attnc.ir.facts import nonnegative
+from attnc.ir.ops import OPS
+
+INFIX: Mapping[str, tuple[str, int]] = {
+    "add": ("+", SUM),
+    "sub": ("-", SUM),
+    "mul": ("*", PRODUCT),
+    "div": ("/", PRODUCT),
+    "exactdiv": ("//", PRODUCT),
+    "lt": ("<", COMPARE),
+    "le": ("<=", COMPARE),
+    "gt": (">", COMPARE),
+    "ge": (">=", COMPARE),
+    "eq": ("==", COMPARE),
+    "ne": ("!=", COMPARE),
+    "and": ("&", AND),
+    "or": ("|", BAR),
+}
+CALLS: Mapping[str, str] = {
+    "min": "tl.minimum",
+    "max": "tl.maximum",
+    "select": "tl.where",
+    **{f: f"tl.{f}" for f in ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "abs", "sin", "cos")},
+    "erf": "tl.erf",
+    "sigmoid": "tl.sigmoid",
+}
+# Emitted into the module when used (`helpers.py`).
+_HELPERS = frozenset({"tanh", "softplus", "log1p", "silu", "gelu", "pow", "sign"})
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in."""
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: DType = "float"
+    native: bool = False
+
+
+@dataclass(slots=True)
+class Tiles:
+    """Writes expressions; knows what every name is in this kernel and notes what was used.
+
+    `coordinate` names the coordinate of a rank, and tells whether it is a tile (has an axis).
+    """
+
+    scope: Scope
+    variables: dict[str, Variable] = field(default_factory=dict)
+    helpers: set[str] = field(default_factory=set)
+
+    def dtype(self, e: Expr) -> DType:
+        """The type of an expression over tiles."""
+        match e:
+            case Number(value):
+                return (
+                    "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
+                )
+            case Index() | Extent():
+                return "int"
+            case Param(name):
+                return next(p.dtype for p in self.scope.cascade.params if p.name == name)
+            case Read(name):
+                if name in self.variables:
+                    return self.variables[name].dtype
+                return next((t.dtype for t in self.scope.cascade.inputs if t.name == name), "float")
+            case Apply(op, args):
+                declared = OPS[op].result
+                if declared != "same":
+                    return declared
+                types = {self.dtype(a) for a in (args[1:] if op == "select" else args)}
+                return "float" if "float" in types else "int" if "int" in types else "bool"
+
+    def ranks(self, e: Expr) -> frozenset[str]:
+        """The tile axes that the value of an expression has."""
+        match e:
+            case Index(rank):
+                base = self.scope.cascade.rank(rank).parent or rank
+                for r in (rank, base):
+                    if self.scope.coordinate(r)[1]:
+                        return frozenset({r})
+                return frozenset()
+            case Read(name) if name in self.variables:
+                return frozenset(self.variables[name].axes)
+            case Read(_, indices):
+                return frozenset().union(*map(self.ranks, indices))
+            case Apply(_, args):
+                return frozenset().union(*map(self.ranks, args))
+            case _:
+                return frozenset()
+
+    def write(self, e: Expr, axes: tuple[str, ...]) -> Code:
+        """`e` as a tile that broadcasts against `axes`."""
+        match e:
+            case Number(value):
+                return number(value)
+            case Index(rank):
+                return self._index(rank, axes)
+            case Extent():
+                return Code(self.scope.scalar(e))
+            case Param():
+                return self.scope.param_code(e)
+            case Read(name):
+                return self._variable(self.variables[name], axes)
+            case Apply():
+                return self._apply(e, axes)
+
+    def native(self, e: Expr, axes: tuple[str, ...]) -> Code:
+        """A tile as it was loaded, for the operand of a matrix product."""
+        assert isinstance(e, Read)
+        v = self.variables[e.tensor]
+        return Code(v.name if v.axes == axes else _oriented(v, axes))
+
+    def _index(self, rank: str, axes: tuple[str, ...]) -> Code:
+        known = self.scope.cascade.rank(rank)
+        parent = known.parent
+        if parent is not None and self.scope.coordinate(rank)[0] == "":
+            return self._component(rank, parent, axes)
+        name, tiled = self.scope.coordinate(rank)
+        return Code(f"{name}{subscript((rank,), axes)}" if tiled else name)
+
+    def _component(self, rank: str, parent: str, axes: tuple[str, ...]) -> Code:
+        """The coordinate of a component out of its parent's, row-major."""
+        parts = self.scope.cascade.rank(parent).components
+        whole = self._index(parent, axes)
+        inner = parts[parts.index(rank) + 1 :]
+        for r in inner[::-1]:
+            whole = Code(f"{whole.inside(PRODUCT)} // {self.scope.scalar(Extent(r))}", PRODUCT)
+        if rank == parts[0]:
+            return whole
+        return Code(f"{whole.inside(PRODUCT)} % {self.scope.scalar(Extent(rank))}", PRODUCT)
+
+    def _variable(self, v: Variable, axes: tuple[str, ...]) -> Code:
+        text = _oriented(v, axes)
+        return Code(f"{text}.to(tl.float32)" if v.native and v.dtype == "float" else text)
+
+    def _apply(self, e: Apply, axes: tuple[str, ...]) -> Code:
+        args = e.args
+        match e.op:
+            case "float":
+                return self._float(args[0], axes)
+            case "stopgrad":
+                return self.write(args[0], axes)
+            case "neg":
+                return Code(f"-{self.write(args[0], axes).inside(SIGN)}", SIGN)
+            case "not":
+                return Code(f"~{self.write(args[0], axes).inside(ATOM)}", SIGN)
+            case "relu":
+                return self._call("tl.maximum", (*args, Number(0.0)), axes)
+            case "clamp":
+                x, low, high = (self.write(a, axes).text for a in args)
+                return Code(f"tl.minimum(tl.maximum({x}, {low}), {high})")
+            case "floordiv" | "mod":
+                return self._floor(e, axes)
+            case "pow" if args[1] in (Number(2), Number(2.0)) and isinstance(args[0], Read):
+                x = self.write(args[0], axes).inside(PRODUCT + 1)
+                return Code(f"{x} * {x}", PRODUCT)
+            case op if op in INFIX:
+                sign, binds = INFIX[op]
+                a, b = (self.write(x, axes) for x in args)
+                return Code(f"{a.inside(binds + (binds == COMPARE))} {sign} {b.inside(binds + 1)}", binds)
+            case op if op in CALLS:
+                return self._call(CALLS[op], args, axes)
+            case op:
+                assert op in _HELPERS, op
+                self.helpers.add(op)
+                return self._call(HELPER_NAMES.get(op, op), args, axes)
+
+    def _call(self, function: str, args: tuple[Expr, ...], axes: tuple[str, ...]) -> Code:
+        return Code(f"{function}({', '.join(self.write(a, axes).text for a in args)})")
+
+    def _float(self, x: Expr, axes: tuple[str, ...]) -> Code:
+        if isinstance(x, Number):
+            return number(float(x.value))
+        code = self.write(x, axes)
+        if self.dtype(x) == "float":
+            return code
+        if self.ranks(x):
+            return Code(f"{code.inside(ATOM)}.to(tl.float32)")
+        return Code(f"tl.cast({code.text}, tl.float32)")
+
+    def _floor(self, e: Apply, axes: tuple[str, ...]) -> Code:
+        """Triton's // and % round towards zero; the language's round down."""
+        a, b = (self.write(x, axes) for x in e.args)
+        if all(nonnegative(x, self._known_counts()) for x in e.args):
+            sign = "//" if e.op == "floordiv" else "%"
+            return Code(f"{a.inside(PRODUCT)} {sign} {b.inside(PRODUCT + 1)}", PRODUCT)
+        helper = "floor_div" if e.op == "floordiv" else "floor_mod"
+        self.helpers.add(helper)
+        return Code(f"{helper}({a.text}, {b.text})")
+
+    def _known_counts(self) -> dict[str, tuple[float, float]]:
+        return {n: (0.0, inf) for n in self.counts}
+
+    counts: frozenset[str] = frozenset()
+
+
+HELPER_NAMES: Mapping[str, str] = {"pow": "power"}
+
+
+def subscript(have: tuple[str, ...], axes: tuple[str, ...]) -> str:
+    """What makes a tile over `have` broadcast against `axes`: `[:, None]`, or nothing."""
+    if have == axes or not have:
+        return ""
+    assert set(have) <= set(axes), (have, axes)
+    return f"[{', '.join(':' if a in have else 'None' for a in axes)}]"
+
+
+def _oriented(v: Variable, axes: tuple[str, ...]) -> str:
+    wanted = tuple(a for a in axes if a in v.axes)
+    if wanted == v.axes:
+        return f"{v.name}{subscript(v.axes, axes)}"
+    assert len(wanted) == 2 and len(v.axes) == 2, (v, axes)
+    return f"tl.trans({v.name}){subscript(wanted, axes)}"

@@ -1,0 +1,343 @@
+"""The Python side of a module: the public function, its checks, and the op that launches kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from attnc.codegen.config import Config, config_table
+from attnc.codegen.host import Host
+from attnc.codegen.kernel import Kernel, Parameter
+from attnc.codegen.names import Namer
+from attnc.codegen.torch_stage import TorchCode
+from attnc.ir.cascade import Cascade, ParamDecl
+from attnc.ir.expr import Expr, Extent, Param, Read
+from attnc.ir.plan import Plan, SweepStage, TorchStage
+from attnc.ir.walk import output_ranks
+
+_OWN = ("tiles", "programs", "num_warps", "num_stages")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of the public function and of the op."""
+
+    name: str
+    annotation: str
+    default: str | None
+    op_annotation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """Everything that the module's template lays out below the kernels."""
+
+    public: str
+    op: str
+    tensors: tuple[Argument, ...]
+    scalars: tuple[Argument, ...]
+    result: str
+    shapes: tuple[str, ...]
+    checks: tuple[str, ...]
+    unpack: tuple[str, ...]
+    fake_unpack: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
+    fake: tuple[str, ...]
+    returned: str
+    doc: tuple[str, ...]
+    tables: tuple[str, ...]
+    helpers: tuple[str, ...]
+    uses_math: bool
+    lead: str
+
+
+def write_launcher(
+    plan: Plan, kernels: tuple[Kernel, ...], public: str, config: Mapping[str, Config]
+) -> Launcher:
+    """The launcher of all stages of a plan, in order."""
+    return _Writer(plan, kernels, public, config).launcher()
+
+
+class _Writer:
+    def __init__(
+        self, plan: Plan, kernels: tuple[Kernel, ...], public: str, config: Mapping[str, Config]
+    ) -> None:
+        self.plan, self.kernels, self.public, self.config = plan, kernels, public, config
+        self.cascade: Cascade = plan.cascade
+        self.names = Namer()
+        self.names.reserve([public, f"_{public}", *(k.name for k in kernels)])
+        for t in self.cascade.inputs:
+            self.tensor(t.name)
+        for p in self.cascade.params:
+            self.names.name(("param", p.name), p.name, f"{p.name}_")
+        for r in self.cascade.ranks:
+            self.extent(r.name)
+        self.host = Host(self.scalar)
+        self.tables: list[str] = []
+        self.known: set[str] = set()
+
+    # names -----------------------------------------------------------------------------------
+
+    def tensor(self, name: str) -> str:
+        return self.names.name(("tensor", name), name, f"{name}_")
+
+    def extent(self, rank: str) -> str:
+        return self.names.name(("extent", rank), rank.upper(), f"{rank.upper()}_extent")
+
+    def scalar(self, e: Expr) -> str:
+        match e:
+            case Extent(rank):
+                return self.extent(rank)
+            case Param(name, None):
+                return self.names.name(("param", name), name)
+            case Param(name, item):
+                return f"{self.names.name(('param', name), name)}[{item}]"
+            case Read(name, ()):
+                return self.names.name(("host", name), name)
+        raise AssertionError(e)
+
+    @property
+    def lead(self) -> str:
+        """The input whose type the outputs take."""
+        floats = [t.name for t in self.cascade.inputs if t.dtype == "float"]
+        return self.tensor((floats or [t.name for t in self.cascade.inputs])[0])
+
+    # the parts ---------------------------------------------------------------------------------
+
+    def launcher(self) -> Launcher:
+        unpack = self._unpack()
+        stages = []
+        kernels = iter(self.kernels)
+        torch_code = TorchCode(self.plan, self.names, self.scalar, self.host, self.kernels)
+        for stage in self.plan.stages:
+            if isinstance(stage, SweepStage):
+                stages.append(self._launch(next(kernels)))
+            else:
+                assert isinstance(stage, TorchStage)
+                stages.append(torch_code.lines(stage, self.lead))
+        outputs = [self.tensor(o) for o in self.cascade.outputs]
+        fake = [f"{self.tensor(o)} = {self._empty(o)}" for o in self.cascade.outputs]
+        kind = "torch.Tensor"
+        many = f"tuple[{', '.join([kind] * len(outputs))}]"
+        lines = [x for s in stages for x in s]
+        return Launcher(
+            public=self.public,
+            op=f"_{self.public}",
+            tensors=tuple(
+                Argument(self.tensor(t.name), kind, None, kind) for t in self.cascade.inputs
+            ),
+            scalars=self._scalars(),
+            result=kind if len(outputs) == 1 else many,
+            shapes=tuple(
+                f'"{self.tensor(t.name)}": ({self.tensor(t.name)}, "{t.dtype}", "{" ".join(t.ranks)}")'
+                for t in self.cascade.inputs
+            ),
+            checks=self._checks(),
+            unpack=_used(unpack, lines),
+            fake_unpack=_used(unpack, fake),
+            stages=tuple(stages),
+            fake=tuple(fake),
+            returned=", ".join(outputs),
+            doc=self._doc(),
+            tables=tuple(self.tables),
+            helpers=(*self.host.sources, *torch_code.helpers),
+            uses_math=any("math." in x for x in (*lines, *self.host.sources)),
+            lead=self.lead,
+        )
+
+    def _unpack(self) -> list[str]:
+        """Extents out of shapes; those of components that no axis has are arguments."""
+        lines, known = [], set(self._asked)
+        for t in self.cascade.inputs:
+            names = []
+            for r in t.ranks:
+                names.append("_" if r in known else self.extent(r))
+                known.add(r)
+            if any(n != "_" for n in names):
+                target = f"{names[0]}," if len(names) == 1 else ", ".join(names)
+                lines.append(f"{target} = {self.tensor(t.name)}.shape")
+        for r in self.cascade.ranks:
+            if r.components and r.name not in known:
+                product = " * ".join(self.extent(c) for c in r.components)
+                lines.append(f"{self.extent(r.name)} = {product}")
+        return lines
+
+    @property
+    def _asked(self) -> tuple[str, ...]:
+        """Components whose extent no tensor has: arguments."""
+        axes = {r for t in self.cascade.inputs for r in t.ranks}
+        return tuple(
+            r.name for r in self.cascade.ranks if r.name not in axes and not r.components
+        )
+
+    def _scalars(self) -> tuple[Argument, ...]:
+        found = [_argument(self.scalar(Param(p.name)), p) for p in self.cascade.params]
+        asked = [Argument(self.extent(r), "int", None, "int") for r in self._asked]
+        return (*asked, *found)
+
+    def _checks(self) -> tuple[str, ...]:
+        lines: list[str] = []
+        for r in self.cascade.ranks:
+            if r.components and any(r.name in t.ranks for t in self.cascade.inputs):
+                product = " * ".join(self.extent(c) for c in r.components)
+                whole = f'extents["{r.name}"]'
+                parts = [
+                    self.extent(c) if c in self._asked else f'extents["{c}"]' for c in r.components
+                ]
+                lines.append(f"if {' * '.join(parts)} != {whole}:")
+                message = f"{product} is not {self.extent(r.name)} = {{{whole}}}"
+                lines.append(f"    raise ValueError(f'{message}')")
+        for p in self.cascade.params:
+            lines += self._range_check(p)
+        groups = {tuple(self.tensor(t) for t in k.multiplied if t in self.cascade.input_names) for k in self.kernels}
+        for group in sorted(groups):
+            if len(group) > 1:
+                kinds = ", ".join(f"{t}.dtype" for t in group)
+                lines.append(f"if len({{{kinds}}}) > 1:")
+                lines.append(f'    raise ValueError("{", ".join(group)} must have one dtype")')
+        return tuple(lines)
+
+    def _range_check(self, p: ParamDecl) -> list[str]:
+        name = self.scalar(Param(p.name))
+        item = "item" if p.length else name
+        tests = []
+        if p.low is not None and p.low != -float("inf"):
+            tests.append(f"{_bound(p.low)} {'<' if p.low_open else '<='} {item}")
+        if p.high is not None and p.high != float("inf"):
+            tests.append(f"{item} {'<' if p.high_open else '<='} {_bound(p.high)}")
+        if not tests:
+            return []
+        test = " and ".join(tests)
+        test = f"all({test} for item in {name})" if p.length else test
+        low = f"{'(' if p.low_open or p.low is None else '['}{'-inf' if p.low is None else _bound(p.low)}"
+        high = f"{'inf' if p.high is None else _bound(p.high)}{')' if p.high_open or p.high is None else ']'}"
+        return [
+            f"if not ({test}):",
+            f'    raise ValueError(f"{name} = {{{name}}} is not in {low}, {high}")',
+        ]
+
+    # one kernel launch -------------------------------------------------------------------------
+
+    def _launch(self, kernel: Kernel) -> tuple[str, ...]:
+        lines = [f"{self.scalar(Read(x.name, ()))} = {self._host(x.value)}" for x in kernel.stage.host]
+        lines += [f"{self.tensor(t)} = {self._empty(t)}" for t in kernel.stage.outputs]
+        lines += self._tiles(kernel)
+        row, split = kernel.stage.row, kernel.split
+        counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
+        counts += [f"triton.cdiv({self.extent(split)}, {self._block(split)})"] if split else []
+        counts += [self.extent(r) for r in kernel.stage.grid]
+        lines.append(f"programs = {' * '.join(counts) or '1'}")
+        lines.append("if programs:")
+        call = f"{kernel.name}[(programs,)]({', '.join(self._arguments(kernel))})"
+        lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
+        return tuple(lines)
+
+    def _host(self, value: object) -> str:
+        return self.host.write(value).text  # type: ignore[arg-type]
+
+    def _block(self, rank: str) -> str:
+        return self.names.name(("block", rank), f"BLOCK_{rank.upper()}")
+
+    def _tiles(self, kernel: Kernel) -> list[str]:
+        s = kernel.stage
+        lines = []
+        for p in kernel.named("width"):
+            name = self._block(p.of)
+            cap = "min(256, {})" if p.of == kernel.split else "{}"
+            text = cap.format(f"triton.next_power_of_2({self.extent(p.of)})")
+            lines.append(f"{name} = max(16, {text})")
+        widths = [self._block(p.of) for p in kernel.named("width")]
+        row = self._block(s.row) if s.row else "_"
+        targets = f"{row}, {self._block(s.swept)}, num_warps, num_stages"
+        fixed = self.config.get(s.name)
+        if fixed is not None:
+            values = (fixed.block_m, fixed.block_n, fixed.num_warps, fixed.num_stages)
+            return [*lines, f"{targets} = {', '.join(map(str, values))}"]
+        table = f"_{kernel.name.upper()}_TILES"
+        entries = ", ".join(
+            f"({limit}, ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages}))"
+            for limit, c in config_table(s)
+        )
+        self.tables.append(f"{table} = ({entries},)")
+        widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
+        lines.append(f"width = {widest} * {self.lead}.element_size()")
+        lines.append(f"{targets} = next(tiles for limit, tiles in {table} if width <= limit)")
+        if s.row:
+            lines.append(f"if {self.extent(s.row)} <= 16:")
+            lines.append(f"    {row} = 16")
+        return lines
+
+    def _arguments(self, kernel: Kernel) -> list[str]:
+        found = []
+        strides = kernel.named("stride")
+        whole: set[str] = set()
+        for p in kernel.parameters:
+            match p.role:
+                case "tensor":
+                    found.append(self.tensor(p.of))
+                case "stride":
+                    axes = [q for q in strides if q.of == p.of]
+                    if p.of in whole:
+                        continue
+                    if len(axes) == self._rank(p.of):
+                        whole.add(p.of)
+                        found.append(f"*{self.tensor(p.of)}.stride()")
+                    else:
+                        found.append(f"{self.tensor(p.of)}.stride({p.item})")
+                case "extent":
+                    found.append(self.extent(p.of))
+                case "param":
+                    found.append(self._param(p))
+                case "host":
+                    found.append(self.scalar(Read(p.of, ())))
+                case "width":
+                    found.append(f"{p.name}={self.extent(p.of)}")
+                case "block":
+                    found.append(f"{p.name}={self._block(p.of)}")
+        return [*found, "num_warps=num_warps", "num_stages=num_stages"]
+
+    def _param(self, p: Parameter) -> str:
+        text = self.scalar(Param(p.of, p.item))
+        declared = next(x for x in self.cascade.params if x.name == p.of)
+        return f"int({text})" if declared.dtype == "bool" else text
+
+    def _axes(self, tensor: str) -> tuple[str, ...]:
+        if tensor in self.cascade.input_names:
+            return self.cascade.input(tensor).ranks
+        return output_ranks(self.cascade.producers(tensor)[0])
+
+    def _rank(self, tensor: str) -> int:
+        return len(self._axes(tensor))
+
+    def _empty(self, tensor: str) -> str:
+        """An uninitialised tensor: in the inputs' type if it has a feature rank, else float32."""
+        axes = self._axes(tensor)
+        features = {r for k in self.kernels for r in (*k.stage.columns, *k.stage.inner)}
+        wide = not features or bool(features & set(axes))
+        late = tensor not in self.cascade.outputs
+        kind = "" if wide and not late else ", dtype=torch.float32"
+        shape = ", ".join(self.extent(r) for r in axes) + ("," if len(axes) == 1 else "")
+        return f"{self.lead}.new_empty(({shape}){kind})"
+
+    def _doc(self) -> tuple[str, ...]:
+        lines = [f"{t.name}[{', '.join(t.ranks)}]: {t.dtype}" + (f"  {t.doc}" if t.doc else "") for t in self.cascade.inputs]
+        lines += [f"{o}[{', '.join(self._axes(o))}]: returned" for o in self.cascade.outputs]
+        lines += [f"{p.name}: {p.doc}" for p in self.cascade.params if p.doc]
+        return tuple(lines)
+
+
+def _argument(name: str, p: ParamDecl) -> Argument:
+    kind = p.dtype
+    default = None if p.default is None else repr(p.default)
+    if p.length is None:
+        return Argument(name, kind, default, kind)
+    many = f"tuple[{', '.join([kind] * p.length)}]"
+    return Argument(name, many, default, f"list[{kind}]")
+
+
+def _bound(x: float) -> str:
+    return str(int(x)) if float(x).is_integer() else repr(float(x))
+
+
+def _used(definitions: list[str], lines: list[str]) -> tuple[str, ...]:
+    return tuple(definitions)

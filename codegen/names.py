@@ -1,0 +1,42 @@
+"""One namer for all of a function's names, so nothing of a spec can shadow what the code needs."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+# What emitted code refers to by name besides its own variables.
+MODULES = frozenset({"math", "re", "tl", "torch", "triton"})
+RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *MODULES, "pid", "self"})
+
+
+@dataclass(slots=True)
+class Namer:
+    """Gives every key one name, unique within its function."""
+
+    taken: set[str] = field(default_factory=lambda: set(RESERVED))
+    names: dict[Hashable, str] = field(default_factory=dict)
+
+    def name(self, key: Hashable, *wishes: str) -> str:
+        """The name of `key`: the first free wish, else the last wish with a number."""
+        if key not in self.names:
+            self.names[key] = self._free(wishes)
+            self.taken.add(self.names[key])
+        return self.names[key]
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Names that nothing may get from now on."""
+        self.taken.update(names)
+
+    def _free(self, wishes: tuple[str, ...]) -> str:
+        for wish in wishes:
+            if wish not in self.taken:
+                return wish
+        last, n = wishes[-1].rstrip("_"), 2
+        if f"{last}_" not in self.taken:
+            return f"{last}_"
+        while f"{last}_{n}" in self.taken:
+            n += 1
+        return f"{last}_{n}"
