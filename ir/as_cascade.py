@@ -20,15 +20,13 @@ def as_cascade(plan: Plan) -> Cascade:
     """The whole plan as one cascade; a swept rank n becomes tiles (n1, n0) of extent N0."""
     statements: list[Einsum] = []
     ranks = {r.name: r for r in plan.cascade.ranks}
+    reserved = {t for stage in plan.stages for t in stage.outputs} | plan.cascade.input_names
     for stage in plan.stages:
         match stage:
             case TorchStage(_, statement):
                 statements.append(statement)
             case SweepStage():
-                made = {t for other in plan.stages for t in other.outputs}
-                reserved = made | plan.cascade.input_names
-                writer = _Writer(plan.cascade, stage, ranks, reserved)
-                statements += writer.write()
+                statements += _Writer(plan.cascade, stage, ranks, reserved).write()
     return replace(
         plan.cascade, ranks=tuple(ranks.values()), statements=tuple(statements), source="", file=""
     )

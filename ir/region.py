@@ -228,7 +228,7 @@ class _Finder:
                 # A bias added inside the product does not vary along it: it is no operand.
                 over = frozenset(c.reduce.ranks)
                 inside = reads(self.scope.body(c))
-                found += [r for r in inside if over & self.scope.ranks(r)]
+                found += [r for r in inside if over & self.scope.ranks(r) and self._fits(r)]
         found = [r for r in found if rank in self.scope.ranks(r)]
         # An axis read at `m - n` moves with both; it ties neither.
         axes = [i for r in found for i in r.indices if rank not in self.scope.ranks(i)]
