@@ -13,9 +13,8 @@ WIDTH = 100
 _OVER, _OR, _AND, _NOT, _COMPARE, _ADD, _MUL, _NEG, _POW, _ATOM = range(10)
 _BINARY = {"or": _OR, "and": _AND, "+": _ADD, "-": _ADD, "*": _MUL, "/": _MUL}
 _BINARY |= {"//": _MUL, "%": _MUL, "**": _POW}
-# A line may end behind these.
-_OPERATORS = "+ - * / // % ** < <= > >= == != and or not if then else"
-_BREAKS = tuple(f" {op}" for op in _OPERATORS.split())
+# Where a long line is broken: behind these, and before `where`.
+_BREAKS = (",", *(f" {op}" for op in "+ - * / < <= > >= == != and or then else".split()))
 
 
 def show(e: tree.Expr) -> str:
@@ -94,6 +93,13 @@ class _Piece:
     last: int
     indent: str = ""
 
+    @property
+    def lines(self) -> list[str]:
+        """Its lines; a docstring keeps its own."""
+        if self.text.startswith('"""'):
+            return self.text.split("\n")
+        return _wrap(self.text, WIDTH - len(self.indent))
+
 
 def format_spec(spec: tree.Spec) -> str:
     """A spec in canonical form: it parses to the same tree, and formats to itself."""
@@ -114,7 +120,7 @@ def format_spec(spec: tree.Spec) -> str:
             comment = comments.pop(0)
             line = min(comment.span.line, piece.first)
             put([piece.indent + comment.text], line, line)
-        text = [piece.indent + t for t in _wrap(piece.text)]
+        text = [piece.indent + t for t in piece.lines]
         shared = following is not None and following.first == piece.last
         if comments and comments[0].span.line == piece.last and not shared:
             text[-1] += f"  {comments.pop(0).text}"
@@ -196,28 +202,24 @@ def _names(names: tuple[tree.Name, ...]) -> str:
     return ", ".join(n.name for n in names)
 
 
-def _wrap(text: str) -> list[str]:
-    """A line broken where the language lets it: in brackets, behind an operator, before `where`."""
-    if len(text) <= WIDTH or text.startswith('"""'):
-        return text.split("\n") if text.startswith('"""') else [text]
-    lines: list[str] = []
-    line, depth = "", 0
-    chunk = ""  # what must stay on one line
-    for word in text.split():
-        free = depth > 0 or chunk.endswith((",", *_BREAKS)) or word == "where"
-        if chunk and free:
-            lines, line = _fill(lines, line, chunk)
-            chunk = ""
-        chunk = f"{chunk} {word}" if chunk else word
-        depth += sum(word.count(c) for c in "([") - sum(word.count(c) for c in ")]")
-    lines, line = _fill(lines, line, chunk)
-    return [*lines, line]
+def _wrap(text: str, width: int) -> list[str]:
+    """The lines of a long statement; the language lets it go on behind commas and operators."""
+    lines = []
+    while len(text) > width and (cut := _cut(text, width)):
+        lines.append(text[:cut])
+        text = f"    {text[cut:].lstrip()}"
+    return [*lines, text]
 
 
-def _fill(lines: list[str], line: str, chunk: str) -> tuple[list[str], str]:
-    if not line:
-        return lines, chunk
-    space = "  " if chunk.split()[0] == "where" else " "
-    if len(line) + len(space) + len(chunk) <= WIDTH:
-        return lines, f"{line}{space}{chunk}"
-    return [*lines, line], f"    {chunk}"
+def _cut(text: str, width: int) -> int:
+    """Where to break: in the outermost brackets that reach far enough, as far right as fits."""
+    best, least, depth = 0, width, 0
+    for at, char in enumerate(text[: width + 1]):
+        depth += (char in "([") - (char in ")]")
+        if char != " " or at < width // 2:
+            continue
+        if text[at:].lstrip().startswith("where ") and text[at - 1] != " ":
+            return at
+        if depth <= least and text[:at].endswith(_BREAKS):
+            best, least = at, depth
+    return best
