@@ -82,45 +82,55 @@ def _solve(
     extra: Mapping[str, int],
 ) -> bool:
     """Derive one more extent from grids and concatenations; check those that are whole."""
-
-    def refuse(what: str) -> AttncError:
-        return AttncError("E505", f"{what}: " + _bindings(cascade, shapes, extra))
-
+    concats = [s for s in cascade.statements if isinstance(s, Concat)]
+    wrong = ""
     for rank in cascade.ranks:
-        missing = [c for c in rank.components if c not in extents]
-        known = prod(extents[c] for c in rank.components if c in extents)
-        grid = " * ".join(c.upper() for c in rank.components)
-        if not rank.components or len(missing) > 1 or (missing and rank.name not in extents):
-            continue
-        if missing:
-            whole = extents[rank.name]
-            if known == 0 or whole % known:
-                raise refuse(f"{rank.extent_name} = {grid} has no solution for {whole} / {known}")
-            extents[missing[0]] = whole // known
-            return True
-        if rank.name not in extents:
-            extents[rank.name] = known
-            return True
-        if extents[rank.name] != known:
-            raise refuse(f"{rank.extent_name} = {extents[rank.name]}, but {grid} = {known}")
-    for s in cascade.statements:
-        if not isinstance(s, Concat):
-            continue
-        unknown = [r for r in (s.rank, *s.ranks) if r not in extents]
-        if len(unknown) > 1:
-            continue
-        total = sum(extents.get(r, 0) for r in s.ranks)
-        sizes = " + ".join(r.upper() for r in s.ranks)
-        if unknown == [s.rank]:
-            extents[s.rank] = total
-            return True
-        if unknown:
-            total += extents.setdefault(unknown[0], extents[s.rank] - total)
-        if extents[s.rank] != total or min(extents[r] for r in s.ranks) < 0:
-            raise refuse(f"{s.rank.upper()} = {extents[s.rank]}, but {sizes} = {total}")
-        if unknown:
-            return True
+        if rank.components and not wrong:
+            known = len(extents)
+            wrong = _solve_grid(rank, extents)
+            if len(extents) > known:
+                return True
+    for concat in concats:
+        if not wrong:
+            known = len(extents)
+            wrong = _solve_concat(concat, extents)
+            if len(extents) > known:
+                return True
+    if wrong:
+        raise AttncError("E505", f"{wrong}: " + _bindings(cascade, shapes, extra))
     return False
+
+
+def _solve_grid(rank: Rank, extents: dict[str, int]) -> str:
+    """Add the one extent that is missing, if one is; what is wrong, or nothing."""
+    missing = [c for c in rank.components if c not in extents]
+    known = prod(extents[c] for c in rank.components if c in extents)
+    whole = extents.get(rank.name)
+    grid = f"{rank.extent_name} = " + " * ".join(c.upper() for c in rank.components)
+    if not missing:
+        extents.setdefault(rank.name, known)
+    elif whole is not None and len(missing) == 1:
+        if known == 0 or whole % known:
+            return f"{grid} has no solution for {whole} / {known}"
+        extents[missing[0]] = whole // known
+    if not missing and extents[rank.name] != known:
+        return f"{grid} is {known}, not {whole}"
+    return ""
+
+
+def _solve_concat(s: Concat, extents: dict[str, int]) -> str:
+    """Add the one extent that is missing, if one is; what is wrong, or nothing."""
+    missing = [r for r in s.ranks if r not in extents]
+    known = sum(extents.get(r, 0) for r in s.ranks)
+    whole = extents.get(s.rank)
+    parts = f"{s.rank.upper()} = " + " + ".join(r.upper() for r in s.ranks)
+    if not missing:
+        extents.setdefault(s.rank, known)
+    elif whole is not None and len(missing) == 1 and whole >= known:
+        extents[missing[0]] = whole - known
+    if (not missing and extents[s.rank] != known) or (whole is not None and whole < known):
+        return f"{parts} is {known}, not {whole}"
+    return ""
 
 
 def _needed(cascade: Cascade) -> tuple[str, ...]:

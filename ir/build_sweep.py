@@ -14,7 +14,19 @@ from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval, may_be_minus_inf
 from attnc.ir.masking import MINUS_INF, mask_body
 from attnc.ir.ops import OPS, REDUCTIONS
-from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, Store, SweepStage, Value
+from attnc.ir.plan import (
+    Carry,
+    Dot,
+    Fold,
+    Let,
+    Load,
+    Pass,
+    Serial,
+    Store,
+    SweepStage,
+    Value,
+    drop_unread,
+)
 from attnc.ir.presence import TRUE, conjunction, split_presence
 from attnc.ir.region import Region, Scope
 from attnc.ir.separate import ONE, add_up, factors, multiply, separate, terms
@@ -112,7 +124,7 @@ class _Builder:
         sweeps = [self._pass(i) for i in range(self.derived.sweeps)]
         stores = tuple(self._store(o) for o in self.outputs)
         passes = tuple(Pass(c, tuple(body.lets), tuple(after.lets)) for c, body, after in sweeps)
-        return SweepStage(
+        stage = SweepStage(
             self.scope.cascade.name,
             self.grid,
             self.region.row,
@@ -125,6 +137,7 @@ class _Builder:
             stores,
             self.derived,
         )
+        return drop_unread(stage)
 
     def _lay_out_ranks(self) -> None:
         columns: list[str] = []

@@ -111,9 +111,7 @@ class _Derivation:
                 mapping[r] = known.value
         return substitute(e, mapping)
 
-    def _tests(
-        self, s: Einsum, value: Expr, conditions: tuple[Condition, ...]
-    ) -> tuple[Expr, ...]:
+    def _tests(self, s: Einsum, value: Expr, conditions: tuple[Condition, ...]) -> tuple[Expr, ...]:
         """The conditions that need testing.
 
         Where -inf is subtracted from -inf inside exp, a sum gets exp(-inf) = 0 without any test if

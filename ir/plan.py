@@ -8,13 +8,14 @@ ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from attnc.errors import Span
 from attnc.ir.cascade import Cascade, DType, Einsum
 from attnc.ir.derived import Derived
 from attnc.ir.expr import Expr, Read
+from attnc.ir.walk import reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,42 @@ class SweepStage:
     @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(s.tensor for s in self.stores))
+
+
+def let_reads(let: Let) -> frozenset[str]:
+    """The names that a let's value reads: lets, and tensors in memory."""
+    match let.value:
+        case Load(read):
+            parts: tuple[Expr, ...] = read.indices
+        case Dot(left, right, _, plus):
+            parts = (left, right) if plus is None else (left, right, plus)
+        case Serial(_, body, _) | Fold(_, body, _):
+            parts = (body,)
+        case e:
+            parts = (e,)
+    return frozenset(r.tensor for e in parts for r in reads(e))
+
+
+def drop_unread(stage: SweepStage) -> SweepStage:
+    """The stage without lets that nothing reads (a statistic that only served inside a pass)."""
+    wanted = {r.tensor for s in stage.stores for r in reads(s.value)}
+    wanted |= {c.update for p in stage.passes for c in p.carries}
+
+    def keep(lets: tuple[Let, ...]) -> tuple[Let, ...]:
+        kept = []
+        for let in reversed(lets):
+            if let.name in wanted:
+                kept.append(let)
+                wanted.update(let_reads(let))
+        return tuple(reversed(kept))
+
+    passes = []
+    for p in reversed(stage.passes):
+        after = keep(p.after)
+        passes.append(replace(p, body=keep(p.body), after=after))
+    resident = keep(stage.resident)
+    host = keep(stage.host)
+    return replace(stage, passes=tuple(reversed(passes)), resident=resident, host=host)
 
 
 @dataclass(frozen=True, slots=True)

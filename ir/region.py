@@ -138,8 +138,7 @@ class _Finder:
         return tuple(
             c.holds
             for c in conditions
-            if rank in self.scope.ranks(c.holds)
-            and all(r.tensor in given for r in reads(c.holds))
+            if rank in self.scope.ranks(c.holds) and all(r.tensor in given for r in reads(c.holds))
         )
 
     def _masked(self, s: Einsum, rank: str) -> bool:
