@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from math import isnan, prod
 
@@ -43,8 +43,16 @@ def bind_extents(
                     f"rank `{rank}` has two extents, {extents[rank]} and {size}: "
                     + _bindings(cascade, shapes, extra),
                 )
-    while _solve(cascade, extents, shapes, extra):
-        pass
+    before = -1
+    while len(extents) > before:
+        before = len(extents)
+        for whole, parts, sign in _relations(cascade):
+            if not _solve(whole, parts, sign, extents):
+                equation = f"{whole.upper()} = {f' {sign} '.join(p.upper() for p in parts)}"
+                raise AttncError(
+                    "E505",
+                    f"`{equation}` does not hold: " + _bindings(cascade, shapes, extra),
+                )
     for rank in _needed(cascade):
         if rank not in extents:
             raise AttncError(
@@ -75,62 +83,31 @@ def _check_tensors(cascade: Cascade, shapes: Mapping[str, tuple[int, ...]]) -> N
             )
 
 
-def _solve(
-    cascade: Cascade,
-    extents: dict[str, int],
-    shapes: Mapping[str, tuple[int, ...]],
-    extra: Mapping[str, int],
-) -> bool:
-    """Derive one more extent from grids and concatenations; check those that are whole."""
-    concats = [s for s in cascade.statements if isinstance(s, Concat)]
-    wrong = ""
+def _relations(cascade: Cascade) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """(rank, parts, operator): grids are products of components, concatenations sums of parts."""
     for rank in cascade.ranks:
-        if rank.components and not wrong:
-            known = len(extents)
-            wrong = _solve_grid(rank, extents)
-            if len(extents) > known:
-                return True
-    for concat in concats:
-        if not wrong:
-            known = len(extents)
-            wrong = _solve_concat(concat, extents)
-            if len(extents) > known:
-                return True
-    if wrong:
-        raise AttncError("E505", f"{wrong}: " + _bindings(cascade, shapes, extra))
-    return False
+        if rank.components:
+            yield rank.name, rank.components, "*"
+    for s in cascade.statements:
+        if isinstance(s, Concat):
+            yield s.rank, s.ranks, "+"
 
 
-def _solve_grid(rank: Rank, extents: dict[str, int]) -> str:
-    """Add the one extent that is missing, if one is; what is wrong, or nothing."""
-    missing = [c for c in rank.components if c not in extents]
-    known = prod(extents[c] for c in rank.components if c in extents)
-    whole = extents.get(rank.name)
-    grid = f"{rank.extent_name} = " + " * ".join(c.upper() for c in rank.components)
+def _solve(whole: str, parts: tuple[str, ...], sign: str, extents: dict[str, int]) -> bool:
+    """Add the one extent that is missing, if one is; whether the relation can hold."""
+    missing = [p for p in parts if p not in extents]
+    sizes = [extents[p] for p in parts if p in extents]
+    known = prod(sizes) if sign == "*" else sum(sizes)
     if not missing:
-        extents.setdefault(rank.name, known)
-    elif whole is not None and len(missing) == 1:
-        if known == 0 or whole % known:
-            return f"{grid} has no solution for {whole} / {known}"
-        extents[missing[0]] = whole // known
-    if not missing and extents[rank.name] != known:
-        return f"{grid} is {known}, not {whole}"
-    return ""
-
-
-def _solve_concat(s: Concat, extents: dict[str, int]) -> str:
-    """Add the one extent that is missing, if one is; what is wrong, or nothing."""
-    missing = [r for r in s.ranks if r not in extents]
-    known = sum(extents.get(r, 0) for r in s.ranks)
-    whole = extents.get(s.rank)
-    parts = f"{s.rank.upper()} = " + " + ".join(r.upper() for r in s.ranks)
-    if not missing:
-        extents.setdefault(s.rank, known)
-    elif whole is not None and len(missing) == 1 and whole >= known:
-        extents[missing[0]] = whole - known
-    if (not missing and extents[s.rank] != known) or (whole is not None and whole < known):
-        return f"{parts} is {known}, not {whole}"
-    return ""
+        return extents.setdefault(whole, known) == known
+    if len(missing) > 1 or whole not in extents:
+        return True
+    size = extents[whole]
+    if sign == "+":
+        extents[missing[0]] = size - known
+        return size >= known
+    extents[missing[0]] = size // known if known else 0
+    return known != 0 and size % known == 0
 
 
 def _needed(cascade: Cascade) -> tuple[str, ...]:

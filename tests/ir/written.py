@@ -35,7 +35,7 @@ _COMPARE = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "e
 
 
 def expression(text: str, params: Sequence[str] = ()) -> Expr:
-    """`exp(S[m, n] - G[m])`; names in lower case are ranks, in upper case extents; `@` is exactdiv."""
+    """`exp(S[m, n] - G[m])`; lower-case names are ranks, others extents; `@` is exactdiv."""
     return _expr(ast.parse(text, mode="eval").body, tuple(params))
 
 
