@@ -26,11 +26,6 @@ MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "max": max,
     "min": min,
 }
-    "sum": lambda a, b: a + b,
-    "prod": lambda a, b: a * b,
-    "max": max,
-    "min": min,
-}
 
 Point = dict[str, int]
 
