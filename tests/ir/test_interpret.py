@@ -11,6 +11,8 @@ import pytest
 from attnc.errors import AttncError, Span
 from attnc.ir.cascade import Cascade, ParamDecl
 from attnc.ir.interpret import interpret
+from attnc.ir.operators import RULES
+from attnc.ir.ops import OPS
 from tests.ir.written import cascade
 
 RNG = np.random.default_rng(7)
@@ -346,3 +348,7 @@ def test_pointwise_functions() -> None:
     for op, values in expected.items():
         out = interpret(cascade(f"Y[n] = {op}(X[n])", "Y", inputs="X[n]"), {"X": x})
         np.testing.assert_allclose(out["Y"], values, rtol=1e-15, atol=1e-16, err_msg=op)
+
+
+def test_every_operator_has_a_rule() -> None:
+    assert RULES.keys() == OPS.keys()
