@@ -55,7 +55,6 @@ class Expressions(ABC):
         self.symbols = symbols
         self.report = report
         self._steps = 0
-        self._too_large = False
 
     @abstractmethod
     def over(self, e: tree.Over, scope: Scope) -> Typed:
@@ -72,17 +71,24 @@ class Expressions(ABC):
 
     def value(self, e: tree.Expr, scope: Scope) -> Typed:
         """An expression of any type."""
-        self._steps += 1
-        if self._too_large:
+        if not self.affords(1, e.span, scope):
             return UNKNOWN
         made = self._value(e, scope)
-        if made.size > MAX_SIZE or made.depth > MAX_DEPTH or self._steps > MAX_STEPS:
-            # Expansion can be exponential: nothing more is read.
-            self._too_large = True
-            hint = "give a part of it a name of its own, as a tensor"
-            message = "masks and macros make this too large"
-            return self.fail("E405", message, e.span, scope, hint)
+        if made.size > MAX_SIZE or made.depth > MAX_DEPTH:
+            self.affords(MAX_STEPS, e.span, scope)
+            return UNKNOWN
         return made
+
+    def affords(self, steps: int, span: Span, scope: Scope) -> bool:
+        """Whether the spec may take that many more steps.
+
+        Expansion can be exponential: once it took too many, nothing more of the spec is read.
+        """
+        spent, self._steps = self._steps > MAX_STEPS, self._steps + steps
+        if not spent and self._steps > MAX_STEPS:
+            hint = "give a part of it a name of its own, as a tensor"
+            self.fail("E405", "masks and macros make this too large", span, scope, hint)
+        return self._steps <= MAX_STEPS
 
     def _value(self, e: tree.Expr, scope: Scope) -> Typed:
         match e:

@@ -18,6 +18,9 @@ from attnc.dsl.statement import Right, Statements
 from attnc.dsl.typed import UNKNOWN, Typed, coordinate, extent
 from attnc.ir.expr import Expr, Index, Read
 
+# What an expansion costs beside the expressions in it.
+_STEPS = 20
+
 
 @cache
 def prelude() -> tuple[tree.Macro, ...]:
@@ -30,7 +33,9 @@ def prelude() -> tuple[tree.Macro, ...]:
 def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
     """The right side that a macro call stands for; its statements are added `to` the cascade."""
     macro, span = to.symbols.macros[e.fn], scope.place(e.span)
-    if e.fn in to.symbols.broken_macros or not _fits(to, macro, e, scope):
+    if not to.affords(_STEPS, e.span, scope) or e.fn in to.symbols.broken_macros:
+        return Right(UNKNOWN)
+    if not _fits(to, macro, e, scope):
         return Right(UNKNOWN)
     formals = dict(zip((f.name for f in macro.formals), e.args, strict=False))
     names = macro.rank_formals

@@ -15,7 +15,7 @@ from attnc.errors import AttncError, Span
 if TYPE_CHECKING:
     from lark import Lark, Token
 
-MAX_TEXT = 64 * 1024
+MAX_TEXT = 32 * 1024
 
 # What a line end does not end: the line before is open, or the next one cannot begin a statement.
 _OPEN = frozenset("PLUS MINUS MUL POW COMPARE AND OR NOT COMMA WHERE IF THEN ELSE".split())

@@ -55,6 +55,7 @@ class Statements(Expressions):
         super().__init__(symbols, report)
         self.statements: list[Statement] = []
         self._taken = set(taken)
+        self._copies: dict[str, int] = {}
 
     def expand(self, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
         """A macro's result; see `attnc.dsl.macros`."""
@@ -241,10 +242,12 @@ class Statements(Expressions):
         if not scope.target:
             hint = "define a tensor with it and read that tensor in the mask"
             self.fail("E311", "a mask only compares: it cannot reduce", span, scope, hint)
-        made, n = name, 1
+        made = name
+        if made in self._taken and not name.endswith(f"_{scope.target}"):
+            made = name = f"{name}_{scope.target}"
         while made in self._taken:
-            base = name if name.endswith(f"_{scope.target}") else f"{name}_{scope.target}"
-            made, n = (base if n == 1 else f"{base}{n}"), n + 1
+            self._copies[name] = self._copies.get(name, 1) + 1
+            made = f"{name}{self._copies[name]}"
         self._taken.add(made)
         return made
 

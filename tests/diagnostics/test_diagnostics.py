@@ -32,7 +32,7 @@ def test_message(case: Path, golden: Callable[[str, Path], None]) -> None:
 
 def test_every_code_has_a_file() -> None:
     shown = set(re.findall(r"error\[(E\d+)]", "".join(message(c) for c in CASES)))
-    # The text of E003 would be 64 KiB long: see tests/dsl/test_parse.py.
+    # The text of E003 would be 32 KiB long: see tests/dsl/test_parse.py.
     assert shown == CODES.keys() - {"E003"}
 
 
