@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from attnc.ir.build_sweep import Output, build_sweep, not_lowered
+from attnc.ir.build_sweep import Output, build_sweep
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derive import derive
 from attnc.ir.derived import Derived
@@ -18,6 +18,7 @@ from attnc.ir.presence import conjunction, split_presence
 from attnc.ir.region import Region, Scope, find_region, lineage, tensor_facts
 from attnc.ir.specialise import specialise
 from attnc.ir.split_factors import split_factors
+from attnc.ir.tiles import not_lowered
 from attnc.ir.use_exp2 import use_exp2
 from attnc.ir.walk import iteration_ranks, output_ranks, reads, subexprs
 

@@ -144,8 +144,8 @@ class _Derivation:
         return any(isinstance(x, Index) and x.rank in names for x in subexprs(e))
 
     def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
-        gathered = (*self.statistics.values(), *self.states.values())
-        source = next(x for x in gathered if blocked.statistic in _names(x))
+        gathered: list[Statistic | State] = [*self.statistics.values(), *self.states.values()]
+        source = next(x for x in gathered if blocked.statistic == _name_of(x))
         self.barriers.append(
             Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span)
         )
@@ -356,8 +356,8 @@ class _Placing:
         self.work.certificates.append(Certificate(law, s.tensor, reason, before, after, s.span))
 
 
-def _names(x: Statistic | State) -> tuple[str, ...]:
-    return (x.tensor,) if isinstance(x, Statistic) else (x.name,)
+def _name_of(x: Statistic | State) -> str:
+    return x.tensor if isinstance(x, Statistic) else x.name
 
 
 def _maps_sums(e: Expr) -> bool:

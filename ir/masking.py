@@ -1,7 +1,7 @@
 """Place masks: an absent point must leave a reduction unchanged.
 
-The cheap way sets the score to -inf once and lets it run through what follows (exp(-inf) = 0, which a
-sum ignores). `mask_body` finds such a place by evaluating the body at -inf; where none exists the
+The cheap way sets the score to -inf once and lets it run through what follows (exp(-inf) = 0, which
+a sum ignores). `mask_body` finds such a place by evaluating the body at -inf; where none exists the
 body itself is replaced by the reduction's identity.
 """
 

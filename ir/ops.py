@@ -23,7 +23,7 @@ class Op:
     range:        closed bounds of the result for any real arguments
     rising:       non-decreasing in every argument (bool: in all; tuple: +1, -1 or 0 per argument)
     homogeneous:  f(y*u, ..) = y*f(u, ..) for every y >= 0, in all arguments at once
-    maps:         (from, to): f turns the first operation into the second, f(u from v) = f(u) to f(v)
+    maps:         (from, to): f turns the first operation into the second, f(u + v) = f(u) f(v)
     identity:     neutral element, for the associative and commutative binary operators
     cost:         (pipe, instructions per point), what the simulator and the planner charge
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from attnc.ir.cascade import Cascade, Einsum
+from attnc.ir.cascade import Cascade, Einsum, Statement
 from attnc.ir.expr import Index, Read
 from attnc.ir.facts import Interval
 from attnc.ir.ops import REDUCTIONS
@@ -21,7 +21,7 @@ from attnc.ir.walk import index_ranks, reads
 def split_factors(cascade: Cascade) -> Cascade:
     """Every plain sum becomes a bare sum and a pointwise statement with its constant factors."""
     taken = {s.tensor for s in cascade.statements} | cascade.input_names
-    statements = []
+    statements: list[Statement] = []
     for s in cascade.statements:
         parts = _split(s, taken, {}) if isinstance(s, Einsum) else (s,)
         statements += parts
