@@ -14,7 +14,7 @@ from attnc.codegen.helpers import helper_sources
 from attnc.codegen.kernel import Kernel, write_kernel
 from attnc.codegen.launcher import write_launcher
 from attnc.codegen.names import Namer
-from attnc.codegen.text import escape, wrap
+from attnc.codegen.text import escape, fill, wrap
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
@@ -68,6 +68,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["escape"] = escape
     environment.filters["code"] = lambda line, indent=4: "\n".join(wrap(line, indent))
+    environment.filters["items"] = lambda items, indent=4: "\n".join(fill(items, indent))
     return environment
 
 

@@ -61,6 +61,25 @@ class Kernel:
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.role in roles)
 
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The parameters, those that belong together on one line."""
+        strides = self.named("stride")
+        tensors = dict.fromkeys(p.of for p in strides)
+        groups = [
+            self.named("tensor"),
+            *([p for p in strides if p.of == t] for t in tensors),
+            self.named("extent", "param", "host"),
+        ]
+        lines = [", ".join(p.name for p in g) for g in groups if g]
+        fixed = [f"{p.name}: tl.constexpr" for p in self.named("width", "block")]
+        return (*lines, ", ".join(fixed))
+
+    @property
+    def unspecialised(self) -> str:
+        """Arguments whose value must never cause a recompilation."""
+        return ", ".join(f'"{p.name}"' for p in self.named("extent", "param", "host"))
+
 
 def write_kernel(cascade: Cascade, stage: SweepStage, name: str, main: str) -> Kernel:
     """The kernel of a stage. `main` is the tensor whose type products of computed tiles take."""

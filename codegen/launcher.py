@@ -108,13 +108,15 @@ class _Writer:
         unpack = self._unpack()
         stages = []
         kernels = iter(self.kernels)
-        torch_code = TorchCode(self.plan, self.names, self.scalar, self.host, self.kernels)
+        native = {t for k in self.kernels for t in k.multiplied}
+        native |= {o for o in self.cascade.outputs if self._has_feature(o)}
+        torch_code = TorchCode(self.plan, self.names, self.host, frozenset(native), self.lead)
         for stage in self.plan.stages:
             if isinstance(stage, SweepStage):
                 stages.append(self._launch(next(kernels)))
             else:
                 assert isinstance(stage, TorchStage)
-                stages.append(torch_code.lines(stage, self.lead))
+                stages.append(torch_code.lines(stage))
         outputs = [self.tensor(o) for o in self.cascade.outputs]
         fake = [f"{self.tensor(o)} = {self._empty(o)}" for o in self.cascade.outputs]
         kind = "torch.Tensor"
@@ -255,13 +257,13 @@ class _Writer:
             return [*lines, f"{targets} = {', '.join(map(str, values))}"]
         table = f"_{kernel.name.upper()}_TILES"
         entries = ", ".join(
-            f"({limit}, ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages}))"
+            f"{limit}: ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages})"
             for limit, c in config_table(s)
         )
-        self.tables.append(f"{table} = ({entries},)")
+        self.tables.append(f"{table} = {{{entries}}}")
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
         lines.append(f"width = {widest} * {self.lead}.element_size()")
-        lines.append(f"{targets} = next(tiles for limit, tiles in {table} if width <= limit)")
+        lines.append(f"{targets} = {table}[min(w for w in {table} if w >= width)]")
         if s.row:
             lines.append(f"if {self.extent(s.row)} <= 16:")
             lines.append(f"    {row} = 16")
@@ -312,12 +314,15 @@ class _Writer:
     def _empty(self, tensor: str) -> str:
         """An uninitialised tensor: in the inputs' type if it has a feature rank, else float32."""
         axes = self._axes(tensor)
-        features = {r for k in self.kernels for r in (*k.stage.columns, *k.stage.inner)}
-        wide = not features or bool(features & set(axes))
-        late = tensor not in self.cascade.outputs
-        kind = "" if wide and not late else ", dtype=torch.float32"
+        native = tensor in self.cascade.outputs and self._has_feature(tensor)
+        kind = "" if native else ", dtype=torch.float32"
         shape = ", ".join(self.extent(r) for r in axes) + ("," if len(axes) == 1 else "")
         return f"{self.lead}.new_empty(({shape}){kind})"
+
+    def _has_feature(self, tensor: str) -> bool:
+        """Whether it has an axis that no sweep runs along: a head dimension."""
+        features = {r for k in self.kernels for r in (*k.stage.columns, *k.stage.inner)}
+        return not features or bool(features & set(self._axes(tensor)))
 
     def _doc(self) -> tuple[str, ...]:
         lines = [f"{t.name}[{', '.join(t.ranks)}]: {t.dtype}" + (f"  {t.doc}" if t.doc else "") for t in self.cascade.inputs]

@@ -28,8 +28,10 @@ def comment(text: str, width: int = WIDTH) -> str:
 
 def wrap(line: str, indent: int = 0) -> list[str]:
     """A line of code, broken where Python allows if it is too long for its indentation."""
+    stripped = line.lstrip(" ")
+    indent, line = indent + len(line) - len(stripped), stripped
     pad = " " * indent
-    if indent + len(line) <= WIDTH:
+    if line.startswith("#") or indent + len(line) <= WIDTH:
         return [pad + line]
     for attempt in (_break_operators, _break_call):
         broken = attempt(line, indent)
@@ -38,20 +40,23 @@ def wrap(line: str, indent: int = 0) -> list[str]:
     return [pad + line]
 
 
+def fill(items: str, indent: int) -> list[str]:
+    """Items separated by commas, as many to a line as fit, each line ending in a comma."""
+    rows = _fill([f"{x}," for x in items.split(", ")], " ", indent)
+    return [" " * indent + r for r in rows]
+
+
 def _break_operators(line: str, indent: int) -> list[str] | None:
     """`x = a + b` as `x = (`, `a`, `+ b`, `)`; the loosest operator outside brackets breaks."""
     head, equals, body = _assignment(line)
     if not equals:
         return None
-    inside = " " * (indent + 4)
     for signs in ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ")):
         cuts = [i for i, depth in _depths(body) if depth == 0 and body.startswith(signs, i)]
         if cuts:
             pieces = [body[a:b].strip() for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
             lines = [x for p in _fill(pieces, " ", indent + 4) for x in wrap(p, indent + 4)]
             return [" " * indent + head + equals + "(", *lines, " " * indent + ")"]
-        del cuts
-    del inside
     return None
 
 
@@ -68,7 +73,8 @@ def _break_call(line: str, indent: int) -> list[str] | None:
     inner = line[start + 1 : close]
     cuts = [i for i, depth in _depths(inner) if depth == 0 and inner[i] == ","]
     pieces = [inner[a:b].strip(" ,") for a, b in zip([0, *cuts], [*cuts, len(inner)], strict=True)]
-    rows = _fill([f"{p}," for p in pieces if p], " ", indent + 4)
+    comma = "," if len(pieces) > 1 else ""
+    rows = _fill([f"{p}{comma}" for p in pieces if p], " ", indent + 4)
     lines = [x for r in rows for x in wrap(r, indent + 4)]
     return [" " * indent + line[: start + 1], *lines, " " * indent + line[close:]]
 

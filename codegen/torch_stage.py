@@ -1,22 +1,294 @@
-"""Statements that run as torch calls."""
+"""Statements that run as torch calls: plain products as einsum, the rest by broadcasting.
+
+They are computed in float32. The result is stored in the inputs' type if a kernel multiplies tiles of
+it as they are, or if it is an output with a feature rank; else it stays float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from string import ascii_letters
 
+from attnc.codegen.address import stays_inside
+from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code, number
+from attnc.codegen.expr import INFIX
 from attnc.codegen.host import Host
-from attnc.codegen.kernel import Kernel
 from attnc.codegen.names import Namer
-from attnc.ir.expr import Expr
+from attnc.ir.cascade import Cascade, Einsum
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
+from attnc.ir.facts import Interval
+from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import Plan, TorchStage
+from attnc.ir.presence import TRUE, conjunction, split_presence
+from attnc.ir.region import Scope, tensor_facts
+from attnc.ir.separate import factors
+from attnc.ir.inline import pointwise_definitions
+from attnc.ir.types import dtype_of
+from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, reads
+
+_FUNCTIONS: Mapping[str, str] = {
+    **{
+        f: f"torch.{f}"
+        for f in (
+            "exp exp2 log log2 log1p sqrt rsqrt abs sign tanh sigmoid relu erf sin cos".split()
+        )
+    },
+    "silu": "torch.nn.functional.silu",
+    "gelu": "torch.nn.functional.gelu",
+}
+_EXTREME = '''
+def _extreme(x: torch.Tensor, dims: tuple[int, ...], largest: bool) -> torch.Tensor:
+    """Maximum or minimum along `dims`; -inf or inf over nothing."""
+    if all(x.shape[d] for d in dims):
+        return x.amax(dims) if largest else x.amin(dims)
+    return x.sum(dims).fill_(-math.inf if largest else math.inf)
+'''
 
 
+@dataclass(slots=True)
 class TorchCode:
-    def __init__(
-        self, plan: Plan, names: Namer, scalar: Callable[[Expr], str], host: Host,
-        kernels: tuple[Kernel, ...],
-    ) -> None:  # fmt: skip
-        self.helpers: tuple[str, ...] = ()
+    """Writes torch stages of one plan. `native` tensors are stored in the inputs' type."""
 
-    def lines(self, stage: TorchStage, lead: str) -> tuple[str, ...]:
-        raise NotImplementedError
+    plan: Plan
+    names: Namer
+    host: Host
+    native: frozenset[str]
+    lead: str
+    extreme: bool = False
+    known: Mapping[str, Interval] = field(default_factory=dict)
+    finite: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        c = self.plan.cascade
+        statements = [s for s in c.statements if isinstance(s, Einsum)]
+        reductions = {s.tensor: s for s in statements if s.reduce is not None}
+        self.known, self.finite = tensor_facts(Scope(c, pointwise_definitions(c), reductions))
+
+    @property
+    def cascade(self) -> Cascade:
+        return self.plan.cascade
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        return (_EXTREME.strip(),) if self.extreme else ()
+
+    def lines(self, stage: TorchStage) -> tuple[str, ...]:
+        """The lines that compute one statement."""
+        s = stage.statement
+        body = s.expr if s.where is None else Apply("given", (s.expr, s.where))
+        value, conditions = split_presence(body, self.known, self.finite)
+        present = conjunction(tuple(c.holds for c in conditions))
+        name = self.names.name(("tensor", s.tensor), s.tensor, f"{s.tensor}_")
+        if present == TRUE and _is_product(s, value):
+            return (f"{name} = {self._stored(s, self._einsum(s, value))}",)
+        writer = _Broadcast(self, iteration_ranks(s))
+        text = writer.whole(value, present, s)
+        return (*writer.lines, f"{name} = {self._stored(s, text)}")
+
+    def _stored(self, s: Einsum, text: str) -> str:
+        kind = dtype_of(s.expr, self.cascade)
+        return f"{text}.to({self.lead}.dtype)" if s.tensor in self.native and kind == "float" else text
+
+    def _einsum(self, s: Einsum, value: Expr) -> str:
+        ranks = iteration_ranks(s)
+        letter = dict(zip(ranks, _letters(ranks), strict=True))
+        terms, tensors = [], []
+        for f in factors(value):
+            assert isinstance(f, Read)
+            terms.append("".join(letter[i.rank] for i in f.indices if isinstance(i, Index)))
+            tensors.append(f"{self.tensor(f.tensor)}.float()")
+        result = "".join(letter[r] for r in output_ranks(s))
+        return f'torch.einsum("{",".join(terms)}->{result}", {", ".join(tensors)})'
+
+    def tensor(self, name: str) -> str:
+        return self.names.name(("tensor", name), name, f"{name}_")
+
+
+def _letters(ranks: tuple[str, ...]) -> list[str]:
+    """A letter per rank, its own where it has one letter."""
+    free = iter(c for c in ascii_letters if c not in ranks)
+    return [r if len(r) == 1 and r.isascii() else next(free) for r in ranks]
+
+
+def _is_product(s: Einsum, value: Expr) -> bool:
+    """A sum of products of whole tensors that names every summed rank."""
+    if s.reduce is None or s.reduce.op != "sum":
+        return False
+    found: set[str] = set()
+    for f in factors(value):
+        if not isinstance(f, Read) or not all(isinstance(i, Index) for i in f.indices):
+            return False
+        ranks = [i.rank for i in f.indices if isinstance(i, Index)]
+        if len(set(ranks)) < len(ranks):
+            return False
+        found |= set(ranks)
+    return found == set(iteration_ranks(s))
+
+
+@dataclass(slots=True)
+class _Broadcast:
+    """One statement over `axes`: every tensor gets all of them, of length 1 where it is constant."""
+
+    code: TorchCode
+    axes: tuple[str, ...]
+    lines: list[str] = field(default_factory=list)
+
+    def whole(self, value: Expr, present: Expr, s: Einsum) -> str:
+        code = self.code
+        identity = number(REDUCTIONS[s.reduce.op].identity if s.reduce else 0.0)
+        text = self.write(value).text
+        if present != TRUE:
+            empty = identity.text.replace("float(", "float(")
+            text = f"torch.where({self._tensor(present)}, {self._tensor(value)}, {empty})"
+        shape = ", ".join(self._extent(r) for r in self.axes)
+        shape = f"({shape},)" if len(self.axes) == 1 else f"({shape})"
+        full = f"torch.broadcast_to({text if present != TRUE else self._tensor(value)}, {shape})"
+        if s.reduce is None:
+            return f"{full}.clone(memory_format=torch.contiguous_format)"
+        dims = tuple(self.axes.index(r) for r in s.reduce.ranks)
+        match s.reduce.op:
+            case "max" | "min" as op:
+                code.extreme = True
+                return f"_extreme({full}, {dims}, {op == 'max'})"
+            case "prod":
+                return full + "".join(f".prod({d})" for d in sorted(dims, reverse=True))
+            case op:
+                return f"{full}.{op}({dims})"
+
+    def _extent(self, rank: str) -> str:
+        return self.code.host.write(Extent(rank)).text
+
+    def _tensor(self, e: Expr) -> str:
+        text = self.write(e).text
+        if self._is_scalar(e):
+            return f"torch.tensor({text}, device={self.code.lead}.device)"
+        return text
+
+    def _is_scalar(self, e: Expr) -> bool:
+        return not index_ranks(e) and not reads(e)
+
+    def write(self, e: Expr) -> Code:
+        if self._is_scalar(e):
+            return self.code.host.write(e)
+        match e:
+            case Index(rank):
+                return self._coordinate(rank)
+            case Read():
+                return self._read(e)
+            case Apply(op, args):
+                return self._apply(op, args)
+            case _:
+                raise AssertionError(e)
+
+    def _coordinate(self, rank: str) -> Code:
+        """A rank's coordinates along its axis."""
+        if rank not in self.axes:
+            return self._component(rank)
+        name = self.code.names.name(("at", rank, self.axes), f"at_{rank}")
+        view = ", ".join("-1" if r == rank else "1" for r in self.axes)
+        line = f"{name} = torch.arange({self._extent(rank)}, device={self.code.lead}.device)"
+        line += f".view({view})" if len(self.axes) > 1 else ""
+        if line not in self.lines:
+            self.lines.append(line)
+        return Code(name)
+
+    def _component(self, rank: str) -> Code:
+        known = self.code.cascade.rank(rank)
+        if known.parent is None:
+            first, *rest = known.components
+            whole: Expr = Index(first)
+            for r in rest:
+                whole = Apply("add", (Apply("mul", (whole, Extent(r))), Index(r)))
+            return self.write(whole)
+        parts = self.code.cascade.rank(known.parent).components
+        whole = Index(known.parent)
+        for r in parts[parts.index(rank) + 1 :][::-1]:
+            whole = Apply("floordiv", (whole, Extent(r)))
+        return self.write(whole if rank == parts[0] else Apply("mod", (whole, Extent(rank))))
+
+    def _read(self, e: Read) -> Code:
+        name = self.code.tensor(e.tensor)
+        kind = dtype_of(e, self.code.cascade)
+        cast = ".float()" if kind == "float" else ""
+        ranks = [i.rank for i in e.indices if isinstance(i, Index)]
+        plain = len(ranks) == len(e.indices) == len(set(ranks)) and set(ranks) <= set(self.axes)
+        if not plain:
+            return Code(f"{name}[{', '.join(self._indices(e))}]{cast}")
+        order = sorted(range(len(ranks)), key=lambda i: self.axes.index(ranks[i]))
+        if order != list(range(len(ranks))):
+            name += f".permute({', '.join(map(str, order))})"
+        if len(ranks) < len(self.axes) and ranks:
+            name += f"[{', '.join(':' if r in ranks else 'None' for r in self.axes)}]"
+        return Code(name + cast)
+
+    def _indices(self, e: Read) -> list[str]:
+        axes = self._tensor_axes(e.tensor)
+        found = []
+        for i, (index, rank) in enumerate(zip(e.indices, axes, strict=True)):
+            text = self.write(index).text
+            if self._is_scalar(index):
+                text = f"torch.tensor({text}, device={self.code.lead}.device)"
+            if not stays_inside(index, rank, self.code.cascade, {}):
+                # where it is not masked, the caller has promised an index inside
+                size = f"{self.code.tensor(e.tensor)}.shape[{i}]"
+                text = f"({text}).clamp(0, max({size} - 1, 0))"
+            found.append(text)
+        return found
+
+    def _tensor_axes(self, tensor: str) -> tuple[str, ...]:
+        c = self.code.cascade
+        if tensor in c.input_names:
+            return c.input(tensor).ranks
+        return output_ranks(c.producers(tensor)[0])
+
+    def _apply(self, op: str, args: tuple[Expr, ...]) -> Code:
+        match op:
+            case "float":
+                return Code(f"{self.write(args[0]).inside(ATOM)}.float()")
+            case "stopgrad":
+                return self.write(args[0])
+            case "neg":
+                return Code(f"-{self.write(args[0]).inside(SIGN)}", SIGN)
+            case "not":
+                return Code(f"~{self.write(args[0]).inside(ATOM)}", SIGN)
+            case "pow":
+                a, b = (self.write(x).text for x in args)
+                return Code(f"torch.pow({a}, {b})")
+            case "min" | "max":
+                return self._bounded(op, *args)
+            case "clamp":
+                return self._bounded("min", Apply("max", args[:2]), args[2])
+            case "select":
+                if self._is_scalar(args[0]):
+                    c, a, b = (self.write(x).text for x in args)
+                    return Code(f"({a} if {c} else {b})")
+                c, a, b = (self.write(x).text for x in args)
+                return Code(f"torch.where({c}, {a}, {b})")
+            case "softplus":
+                x = self.write(args[0]).text
+                return Code(f"torch.logaddexp({x}, torch.zeros_like({x}))")
+            case "floordiv" | "mod":
+                a, b = (self.write(x) for x in args)
+                sign = "//" if op == "floordiv" else "%"
+                return Code(f"{a.inside(PRODUCT)} {sign} {b.inside(PRODUCT + 1)}", PRODUCT)
+            case _ if op in INFIX:
+                sign, binds = INFIX[op]
+                a, b = (self.write(x) for x in args)
+                left = a.inside(binds + (binds == COMPARE))
+                return Code(f"{left} {sign} {b.inside(binds + 1)}", binds)
+            case _:
+                return Code(f"{_FUNCTIONS[op]}({self.write(args[0]).text})")
+
+    def _bounded(self, op: str, a: Expr, b: Expr) -> Code:
+        """torch.minimum takes no Python scalars."""
+        if self._is_scalar(a):
+            a, b = b, a
+        if self._is_scalar(b):
+            return Code(f"{self.write(a).inside(ATOM)}.clamp({op_bound(op)}={self.write(b).text})")
+        return Code(f"torch.{op}imum({self.write(a).text}, {self.write(b).text})")
+
+
+def op_bound(op: str) -> str:
+    """The bound that makes clamp a minimum (its maximum) or a maximum."""
+    return "max" if op == "min" else "min"
