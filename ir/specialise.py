@@ -37,7 +37,7 @@ _TRUE, _FALSE = Number(True), Number(False)
 def specialise(cascade: Cascade, values: Mapping[str, object] | None = None) -> Cascade:
     """Substitute const params by `values` (default: their own) and fold.
 
-    Other params stay. AttncError E504 if a const param has neither a value nor a default.
+    Other params stay. AttncError E507 if a const param has neither a value nor a default.
     """
     given = values or {}
     consts = {p.name: _value(p, given) for p in cascade.params if p.const}
@@ -66,7 +66,7 @@ def _value(p: ParamDecl, given: Mapping[str, object]) -> bool | int | float | tu
     value = given.get(p.name, p.default)
     if value is None:
         hint = f"pass {p.name}=.. when loading it"
-        raise AttncError("E504", f"const param `{p.name}` has no value", span=p.span, hint=hint)
+        raise AttncError("E507", f"const param `{p.name}` has no value", span=p.span, hint=hint)
     assert isinstance(value, bool | int | float | tuple)
     return value
 
