@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from math import inf, prod
+from math import prod
 from typing import TypeAlias
 
 import torch
@@ -60,8 +60,8 @@ def _paired(code: Code) -> Callable[[Frame], Pair]:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    # Python refuses to divide by 0; the plan expects an IEEE result behind a `select`
-    return a * inf if is_scalar(b) and b == 0 else a / b
+    # A scalar that divides by 0 is absent, and so is what it would be used for: any number will do.
+    return 0.0 if is_scalar(b) and b == 0 else a / b
 
 
 # Where the evaluator looks for absent points, which a plan does not have.

@@ -1,0 +1,322 @@
+"""Awkward calls of a cascade to check it on: shapes by the ranks' roles, and inputs that bite.
+
+Nothing is known by name. A rank's role comes from the plan: rows and swept ranks get lengths that
+no tile divides, features are no powers of two, heads come in groups where the spec divides extents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle, product
+from math import ceil, inf, prod
+
+import torch
+from torch import Tensor
+
+from attnc.errors import AttncError
+from attnc.ir.cascade import Cascade, ParamDecl, TensorDecl
+from attnc.ir.evaluate import compile_expr
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
+from attnc.ir.frame import Frame, ParamValue, Scope
+from attnc.ir.ops import OPS
+from attnc.ir.plan import Plan, SweepStage
+from attnc.ir.walk import operands, output_ranks, subexprs
+
+_FEATURES = (40, 72, 24, 16, 8)
+# Extents to try for a rank that the spec divides, and for one that it divides by (`H / G`).
+_WHOLES = (6, 12, 4, 2, 1)
+_GROUPS = (2, 3, 1, 4, 6)
+# Standard deviation of scores that are large: fp16 may overflow, then the next is tried.
+LARGE = (1e4, 2e3, 3e2, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What to call: extents of every rank and component, and how inputs are drawn.
+
+    `large`: the row side's features, and so the scores, are large; `hidden`: -inf in biases, false
+    slices in bool inputs; `strided`: inputs lie in memory with axes reversed and gaps between.
+    """
+
+    name: str
+    extents: Mapping[str, int]
+    large: bool = False
+    hidden: bool = False
+    strided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What the ranks of a plan are to its kernels."""
+
+    rows: frozenset[str]
+    swept: frozenset[str]
+    grid: frozenset[str]
+
+    @staticmethod
+    def of(plan: Plan) -> Roles:
+        stages = [s for s in plan.stages if isinstance(s, SweepStage)]
+        rows = frozenset(s.row for s in stages if s.row is not None)
+        swept = frozenset(s.swept for s in stages) - rows
+        return Roles(rows, swept, frozenset(r for s in stages for r in s.grid) - rows - swept)
+
+    def is_feature(self, rank: str) -> bool:
+        return rank not in self.rows | self.swept | self.grid
+
+
+def make_cases(
+    plan: Plan, params: Mapping[str, ParamValue], shape: Mapping[str, int] | None
+) -> tuple[Case, ...]:
+    """The cases of a plan; `shape` fixes extents, named by rank in lower or upper case.
+
+    Raises AttncError E831 if no extents satisfy the spec's exact divisions.
+    """
+    given = {name.lower(): n for name, n in (shape or {}).items()}
+
+    def case(name: str, rows: int, swept: int, batch: int = 1, **how: bool) -> Case:
+        return Case(name, _extents(plan, params, (rows, swept, batch), given), **how)
+
+    if given:
+        return (
+            case("given", 24, 40, 2),
+            case("given, hidden", 24, 40, 2, hidden=True, strided=True),
+        )
+    return (
+        case("ragged", 77, 131, 2, strided=True),
+        case("one row", 1, 131),
+        case("one key", 77, 1),
+        case("no key", 3, 0),
+        case("large scores", 33, 65, large=True),
+        case("hidden", 70, 40, hidden=True),
+    )
+
+
+def small_params(
+    plan: Plan, given: Mapping[str, ParamValue], values: Mapping[str, ParamValue], limit: int = 20
+) -> dict[str, ParamValue]:
+    """All parameters; whole numbers that were not given are small, so that masks bite.
+
+    A window of 4096 would hide nothing from 131 keys.
+    """
+
+    def shrink(p: ParamDecl, value: bool | int | float) -> bool | int | float:
+        if p.dtype != "int" or value <= limit:
+            return value
+        return limit if p.low is None else max(limit, ceil(p.low))
+
+    found = dict(values)
+    for p in plan.cascade.params:
+        value = values[p.name]
+        if p.name in given:
+            continue
+        if isinstance(value, tuple):
+            found[p.name] = tuple(shrink(p, v) for v in value)
+        else:
+            found[p.name] = shrink(p, value)
+    return found
+
+
+# extents ------------------------------------------------------------------------------------------
+
+
+def _extents(
+    plan: Plan,
+    params: Mapping[str, ParamValue],
+    lengths: tuple[int, int, int],
+    given: Mapping[str, int],
+) -> dict[str, int]:
+    roles, cascade = Roles.of(plan), plan.cascade
+    rows, swept, batch = lengths
+    features = iter(cycle(_FEATURES if roles.swept else (3, 5, 7, 4, 6)))
+    sizes: dict[str, int] = {}
+    for rank in cascade.ranks:
+        if rank.parent is not None:
+            continue
+        by_role = {rank.name in roles.rows: rows, rank.name in roles.swept: swept}
+        wish = by_role.get(True, batch if rank.name in roles.grid else next(features))
+        if rank.components:
+            parts = _grid(wish, len(rank.components))
+            sizes.update(zip(rank.components, parts, strict=True))
+            wish = prod(parts)
+        sizes[rank.name] = wish
+    found = _divisible(cascade, params, {**sizes, **given}, frozenset(given))
+    for rank in cascade.ranks:
+        if rank.components:
+            found[rank.name] = prod(found[c] for c in rank.components)
+    return found
+
+
+def _grid(total: int, parts: int) -> tuple[int, ...]:
+    """A grid of at least so many points, as square as they come."""
+    if parts == 1:
+        return (total,)
+    side = max(1, round(total ** (1 / parts)))
+    return (side, *_grid(ceil(total / side), parts - 1))
+
+
+def _divisible(
+    cascade: Cascade,
+    params: Mapping[str, ParamValue],
+    sizes: Mapping[str, int],
+    fixed: frozenset[str],
+) -> dict[str, int]:
+    """The sizes, changed until every exact division of extents leaves no remainder."""
+    divisions = tuple(dict.fromkeys(_divisions(cascade)))
+    wholes = _ranks_of(d.args[0] for d in divisions)
+    groups = [r for r in _ranks_of(d.args[1] for d in divisions) if r not in wholes]
+    choices: dict[str, tuple[int, ...]] = {}
+    for r in wholes:
+        more = tuple(-(-sizes[r] // k) * k for k in (2, 4, 8, 16, 32, 64, 128))
+        choices[r] = (_WHOLES if sizes[r] < 3 else (sizes[r], *more)) if r not in fixed else ()
+    for i, r in enumerate(groups):
+        choices[r] = (_GROUPS[i % 2 :] + _GROUPS[: i % 2]) if r not in fixed else ()
+    for picked in product(*(c or (sizes[r],) for r, c in choices.items())):
+        tried = {**sizes, **dict(zip(choices, picked, strict=True))}
+        if all(_leaves_none(d, tried, params) for d in divisions):
+            return tried
+    raise AttncError(
+        "E831",
+        f"found no extents at which every division of `{cascade.name}` is exact",
+        hint="give a shape",
+    )
+
+
+def _divisions(cascade: Cascade) -> Iterator[Apply]:
+    for s in cascade.statements:
+        for e in operands(s):
+            for x in subexprs(e):
+                if isinstance(x, Apply) and x.op == "exactdiv":
+                    if not any(isinstance(y, Index | Read) for y in subexprs(x)):
+                        yield x
+
+
+def _ranks_of(found: Iterable[Expr]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(x.rank for e in found for x in subexprs(e) if isinstance(x, Extent)))
+
+
+def _leaves_none(
+    division: Apply, extents: Mapping[str, int], params: Mapping[str, ParamValue]
+) -> bool:
+    frame = Frame(Scope(extents=extents, params=params), {})
+    a, b = (compile_expr(x)(frame)[0] for x in division.args)
+    return bool(b != 0 and a % b == 0)
+
+
+# inputs -------------------------------------------------------------------------------------------
+
+
+def draw(
+    plan: Plan, case: Case, dtype: torch.dtype, seed: int, large: float, narrow: int = 1
+) -> dict[str, Tensor]:
+    """Random inputs: floats N(0, 1), ints in the range in which they index, bools half true.
+
+    `large` is the standard deviation of a large case's features. `narrow` divides the range of
+    ints: what an index is computed from may have to be smaller than the extent.
+    """
+    random = torch.Generator().manual_seed(seed)
+    roles = Roles.of(plan)
+    ranges = _int_ranges(plan.cascade, case.extents)
+    biases = _biases(plan.cascade, roles) if case.hidden else frozenset()
+    found = {}
+    for t in plan.cascade.inputs:
+        shape = tuple(case.extents[r] for r in t.ranks)
+        match t.dtype:
+            case "float":
+                x = torch.randn(shape, generator=random, dtype=torch.float64)
+                if case.large and _is_row_side(t, roles):
+                    x = x * large
+                if t.name in biases:
+                    x = x.masked_fill(torch.rand(shape, generator=random) < 0.3, -inf)
+                x = x.to(dtype)
+            case "int":
+                high = max(1, ranges.get(t.name, 4) // narrow)
+                x = torch.randint(0, high, shape, generator=random)
+            case _:
+                x = torch.rand(shape, generator=random) < 0.5
+        if case.hidden and (t.name in biases or t.dtype == "bool"):
+            x = _hide_slice(x)
+        found[t.name] = _strided(x) if case.strided else x
+    return found
+
+
+def _is_row_side(t: TensorDecl, roles: Roles) -> bool:
+    return bool(roles.rows & set(t.ranks)) and any(map(roles.is_feature, t.ranks))
+
+
+def _hide_slice(x: Tensor) -> Tensor:
+    """All of the first head, row, or what comes first, if it is not all there is."""
+    if x.dim() > 0 and x.shape[0] > 1:
+        x[0] = False if x.dtype == torch.bool else -inf
+    return x
+
+
+def _strided(x: Tensor) -> Tensor:
+    """Equal to x, with the axes reversed in memory and gaps along the innermost."""
+    if x.dim() == 0:
+        return x
+    order = tuple(reversed(range(x.dim())))
+    reverse = x.permute(order)
+    room = reverse.new_empty((*reverse.shape[:-1], reverse.shape[-1] + 3))
+    room[..., : reverse.shape[-1]] = reverse
+    return room[..., : reverse.shape[-1]].permute(order)
+
+
+def _int_ranges(cascade: Cascade, extents: Mapping[str, int]) -> dict[str, int]:
+    """Exclusive upper bounds of int inputs: of the axis that they index, the rank they bound."""
+    axes = {t.name: t.ranks for t in cascade.inputs}
+    axes |= {s.tensor: output_ranks(s) for s in cascade.statements}
+    kinds = {t.name for t in cascade.inputs if t.dtype == "int"}
+    found: dict[str, int] = {}
+
+    def bound(e: Expr, size: int) -> None:
+        for x in subexprs(e):
+            if isinstance(x, Read) and x.tensor in kinds:
+                found[x.tensor] = min(size, found.get(x.tensor, size))
+
+    for s in cascade.statements:
+        for e in (x for whole in operands(s) for x in subexprs(whole)):
+            if isinstance(e, Read):
+                for rank, index in zip(axes[e.tensor], e.indices, strict=True):
+                    if rank and not isinstance(index, Index):
+                        bound(index, extents[rank])
+            elif isinstance(e, Apply) and OPS[e.op].kind == "compare":
+                ranks = {x.rank for x in e.args if isinstance(x, Index)}
+                for other in e.args:
+                    for rank in ranks:
+                        bound(other, extents[rank] + 1)
+    return found
+
+
+def _biases(cascade: Cascade, roles: Roles) -> frozenset[str]:
+    """Float inputs along a swept rank that are only ever added to something: -inf hides a point."""
+    candidates = {
+        t.name for t in cascade.inputs if t.dtype == "float" and roles.swept & set(t.ranks)
+    }
+    added: set[str] = set()
+    otherwise: set[str] = set()
+
+    def visit(e: Expr, fits: bool) -> None:
+        match e:
+            case Read(name, _):
+                (added if fits else otherwise).add(name)
+            case Apply("select", (Number(bool(chosen)), a, b)):
+                visit(a if chosen else b, fits)
+            case Apply("add", (a, b)):
+                visit(a, True)
+                visit(b, True)
+            case Apply("sub", (a, b)):
+                visit(a, True)
+                visit(b, False)
+            case Apply("given", (a, _)):
+                visit(a, fits)
+            case Apply(_, args):
+                for a in args:
+                    visit(a, False)
+            case _:
+                pass
+
+    for s in cascade.statements:
+        for e in operands(s):
+            visit(e, False)
+    return frozenset(candidates & added - otherwise)
