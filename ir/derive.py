@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
+from attnc.errors import Span
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derived import Barrier, Certificate, Derived, Law, State, Statistic
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
@@ -31,10 +32,11 @@ from attnc.ir.walk import output_ranks, reads, subexprs, substitute
 
 @dataclass(frozen=True, slots=True)
 class _Blocked(Exception):
-    """No law moves `statistic` out of `operator`."""
+    """No law moves `statistic` out of `operator`, which stands at the top of `where`."""
 
     operator: str
     statistic: str
+    where: Expr
 
 
 def derive(
@@ -146,9 +148,21 @@ class _Derivation:
     def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
         gathered: list[Statistic | State] = [*self.statistics.values(), *self.states.values()]
         source = next(x for x in gathered if blocked.statistic == _name_of(x))
+        place = self._written_at(blocked.where) or s.span
         self.barriers.append(
-            Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, s.span, source.span)
+            Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, place, source.span)
         )
+
+    def _written_at(self, e: Expr) -> Span | None:
+        """The statement that wrote `e`: the smallest pointwise one that contains it."""
+        found: tuple[int, Span | None] = (1 << 62, None)
+        for made in self.definitions.values():
+            full = inline(body(made), self.definitions)
+            value, _ = split_presence(full, self.tensors, self.finite)
+            inside = list(subexprs(value))
+            if e in inside and len(inside) < found[0]:
+                found = (len(inside), made.span)
+        return found[1]
 
 
 @dataclass(slots=True)
@@ -226,7 +240,7 @@ class _Placing:
         parts = terms(dependent)
         if len(parts) == 1:
             operator = next(f for f in rest if self._blocking(f))
-            raise _Blocked(_name(operator), blocked)
+            raise _Blocked(_name(operator), blocked, operator)
         self._certify(
             "distribute", "a sum of sums: each term keeps its own state", dependent, add_up(parts)
         )
@@ -243,7 +257,8 @@ class _Placing:
         if stuck is not None or len(names) > 1:
             culprit = self._blocking(stuck if stuck is not None else whole)
             assert culprit is not None
-            raise _Blocked(_name(stuck if stuck is not None else shifted[0]), culprit)
+            place = stuck if stuck is not None else shifted[0]
+            raise _Blocked(_name(place), culprit, place)
         (name,) = names
         if not moving:
             return self._state("sum", multiply((Apply(name, (add_up(staying),)), *rest)))
@@ -268,7 +283,7 @@ class _Placing:
             return self._state(op, value)
         direction, position = self._rising(value)
         if direction == 0:
-            raise _Blocked(_name(value), blocked)
+            raise _Blocked(_name(value), blocked, value)
         assert isinstance(value, Apply)
         flipped = {"max": "min", "min": "max"}[op] if direction < 0 else op
         inner = self._extreme(value.args[position], flipped)
@@ -349,7 +364,7 @@ class _Placing:
     def _need_final(self, e: Expr, operator: str) -> None:
         blocked = self._blocking(e)
         if blocked is not None:
-            raise _Blocked(operator, blocked)
+            raise _Blocked(operator, blocked, e)
 
     def _certify(self, law: Law, reason: str, before: Expr, after: Expr) -> None:
         s = self.statement

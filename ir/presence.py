@@ -108,6 +108,8 @@ def _split_select(
     e: Apply, tensors: Mapping[str, Interval], finite: frozenset[str]
 ) -> tuple[Expr, tuple[Condition, ...]]:
     (test, c0), (a, ca), (b, cb) = (split_presence(x, tensors, finite) for x in e.args)
+    # What the choice itself needs is tested already.
+    ca, cb = (tuple(c for c in cs if c not in c0) for cs in (ca, cb))
     value = a if a == b else Apply("select", (test, a, b))
     if not ca and not cb:
         return value, c0

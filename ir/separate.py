@@ -155,12 +155,25 @@ def terms(e: Expr) -> tuple[Expr, ...]:
         case Apply("neg", (a,)):
             return tuple(negate(t) for t in terms(a))
         case Apply("mul", (a, b)):
-            return tuple(multiply((x, y)) for x in terms(a) for y in terms(b))
+            return tuple(_signed_product(x, y) for x in terms(a) for y in terms(b))
         case Apply("div", (a, b)):
             over = terms(a)
             return (e,) if len(over) == 1 else tuple(Apply("div", (x, b)) for x in over)
         case _:
             return (e,)
+
+
+def _signed_product(x: Expr, y: Expr) -> Expr:
+    """x y with the signs in front, so that x y and x (-y) are seen to cancel."""
+    match x, y:
+        case Apply("neg", (a,)), Apply("neg", (b,)):
+            return multiply((a, b))
+        case (Apply("neg", (a,)), _):
+            return negate(multiply((a, y)))
+        case (_, Apply("neg", (b,))):
+            return negate(multiply((x, b)))
+        case _:
+            return multiply((x, y))
 
 
 def cancel(summands: tuple[Expr, ...]) -> tuple[Expr, ...]:
