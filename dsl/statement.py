@@ -182,7 +182,8 @@ class Statements(Expressions):
         return self.read_of(Right(of, where, Reduction("sum", ranks)), name, scope, span)
 
     def _is_input(self, e: Expr) -> bool:
-        return isinstance(e, Read) and e.tensor not in self.symbols.bracketed
+        inputs = self.symbols.tensors.keys() - self.symbols.bracketed
+        return isinstance(e, Read) and e.tensor in inputs
 
     def _selection(self, e: tree.Over, scope: Scope, top: bool) -> Right:
         if len(e.args) != 2:
