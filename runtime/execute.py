@@ -39,16 +39,21 @@ def execute(
     params: Mapping[str, ParamValue],
     extents: Mapping[str, int],
 ) -> dict[str, Tensor]:
-    """The outputs of a plan by name, in the inputs' floating-point type.
+    """The outputs of a plan by name, in the type of the first float input.
 
-    `params` and `extents` are complete (`attnc.ir.bind`); extents are those of every rank and
+    Outputs without a feature axis (log-sum-exp) are fp32, as kernels store them. `params` and `extents` are complete (`attnc.ir.bind`); extents are those of every rank and
     component. Raises AttncError E602 for an index division that leaves a remainder.
     """
     run = _Run(plan.cascade, tensors, params, extents)
     with torch.no_grad():
         for stage in plan.stages:
             run.stage(stage)
-        return {t: run.output(t) for t in plan.cascade.outputs}
+        features = {r for s in _sweeps(plan) for r in (*s.columns, *s.inner)}
+        return {t: run.output(t, features) for t in plan.cascade.outputs}
+
+
+def _sweeps(plan: Plan) -> Iterator[SweepStage]:
+    return (s for s in plan.stages if isinstance(s, SweepStage))
 
 
 @dataclass(slots=True)
@@ -77,11 +82,15 @@ class _Run:
             case SweepStage():
                 self.made.update(self._sweep(stage))
 
-    def output(self, name: str) -> Tensor:
-        """A tensor as the caller gets it."""
-        x: Tensor = self.stored()[name].data
+    def output(self, name: str, features: set[str]) -> Tensor:
+        """A tensor as the caller gets it: row statistics keep the precision they are computed in."""
+        held = self.stored()[name]
+        x: Tensor = held.data
         floats = [t.dtype for t in self.tensors.values() if t.is_floating_point()]
-        return (x.to(floats[0]) if floats and x.is_floating_point() else x).contiguous()
+        statistic = features and features.isdisjoint(held.axes)
+        if floats and x.is_floating_point() and not statistic:
+            x = x.to(floats[0])
+        return x.contiguous()
 
     def stored(self) -> dict[str, Held]:
         inputs = {t.name: Held(self.tensors[t.name], t.ranks) for t in self.cascade.inputs}

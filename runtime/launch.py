@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -65,22 +65,29 @@ def call_module(
 ) -> dict[str, Tensor]:
     """The outputs of an emitted module's function by name.
 
-    It takes the inputs in the spec's order, params by name, and by upper-case name those extents
-    that no tensor tells.
+    It takes the inputs in the spec's order; by keyword the extents that no tensor tells, called as
+    the spec does, then the params in the spec's order.
     """
-    function: Callable[..., Any] = getattr(module, public_name(module))
-    named = {**params, **{name.upper(): n for name, n in extents.items()}}
-    taken = inspect.signature(function).parameters
-    options = {name: value for name, value in named.items() if name in taken}
-    found = function(*(tensors[t.name] for t in cascade.inputs), **options)
+    function = public_function(module)
+    taken = list(inspect.signature(function).parameters)[len(cascade.inputs) :]
+    first = len(taken) - len(cascade.params)
+    names = {r.extent_name: r.name for r in cascade.ranks}
+    sizes = (extents[names[name.removesuffix("_extent")]] for name in taken[:first])
+    options = (*sizes, *(params[p.name] for p in cascade.params))
+    arguments = (tensors[t.name] for t in cascade.inputs)
+    found = function(*arguments, **dict(zip(taken, options, strict=True)))
     outputs = found if isinstance(found, tuple) else (found,)
     return dict(zip(cascade.outputs, outputs, strict=True))
 
 
-def public_name(module: ModuleType) -> str:
-    """What an emitted module exports."""
-    (name,) = module.__all__
-    return str(name)
+def public_function(module: ModuleType) -> Callable[..., Any]:
+    """What an emitted module is there for: the last function in it."""
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__
+    ]
+    return own[-1]
 
 
 class _WithoutGradient(torch.autograd.Function):
