@@ -232,7 +232,10 @@ class _Builder:
             ranks = self.tiles.tile_ranks(safe)
             low = self.tiles.lower(safe, block)
             base = self.tiles.let(block, f"{_short(s.base)}_base", ranks, low)
-            ratio = Apply(s.map, (Apply("sub", (self.tiles.lower(before, block), base)),))
+            before = self.tiles.lower(before, block)
+            ratio: Expr = Apply(s.map, (Apply("sub", (before, base)),))
+            if not _grows_from_minus_inf(s.base):
+                ratio = Apply("select", (_is_finite(before), ratio, Number(0.0)))
             block.known[base_key] = base
             block.known[rescale_key] = self.tiles.let(block, "rescale", ranks, ratio)
         block.known[s.base] = block.known[base_key]
@@ -240,6 +243,8 @@ class _Builder:
 
     def _safe(self, base: Expr) -> Expr:
         """-inf (nothing seen yet) replaced by 0, so that -inf - base stays -inf and never NaN."""
+        if not _grows_from_minus_inf(base):
+            return Apply("select", (_is_finite(base), base, Number(0.0)))
         if not may_be_minus_inf(base, self.tiles.finite):
             return base
         nothing = Apply("eq", (base, Number(-inf)))
@@ -294,6 +299,20 @@ class _Builder:
         if not isinstance(value, Read):
             value = self.tiles.let(self.tiles.ready, o.tensor.lower(), ranks, value, span=o.span)
         return Store(o.tensor, o.axes, value, o.span)
+
+
+def _grows_from_minus_inf(base: Expr) -> bool:
+    """Whether a base is finite or -inf at any time, like a running maximum; k * max may be +inf."""
+    steps = [x for x in subexprs(base) if isinstance(x, Apply)]
+    return all(
+        x.op in ("add", "max", "select", "eq", "log", "log2", "float")
+        or (x.op == "mul" and any(isinstance(a, Number) and a.value > 0 for a in x.args))
+        for x in steps
+    )
+
+
+def _is_finite(e: Expr) -> Expr:
+    return Apply("lt", (Apply("abs", (e,)), Number(inf)))
 
 
 def guarded(t: Statistic) -> Expr:

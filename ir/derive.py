@@ -207,9 +207,6 @@ class _Placing:
         work.statistics[s.tensor] = Statistic(
             s.tensor, ranks, gathered, conjunction(outside), identity, self.sweep, s.span
         )
-        low, high = bounds(gathered, work.tensors)
-        empty = float(identity)
-        work.tensors[s.tensor] = (min(low, empty), max(high, empty))
 
     # sums ------------------------------------------------------------------------------------
 
