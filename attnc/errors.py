@@ -41,7 +41,9 @@ class AttncError(Exception):
 
     def __str__(self) -> str:
         head = f"error[{self.code}]: {self.message}"
-        return "\n".join([head, *self._excerpt(), *([f"  = hint: {self.hint}"] if self.hint else [])])
+        return "\n".join(
+            [head, *self._excerpt(), *([f"  = hint: {self.hint}"] if self.hint else [])]
+        )
 
     def _excerpt(self) -> list[str]:
         if self.span is None:
