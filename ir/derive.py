@@ -234,7 +234,7 @@ class _Placing:
         rest = tuple(f for f in fs if f not in shifted)
         if all(self._blocking(f) is None for f in rest):
             return self._iterate(shifted, rest, dependent)
-        parts = terms(dependent)
+        parts = terms(dependent, self.work.varies)
         if len(parts) == 1:
             operator = next(f for f in rest if self._blocking(f))
             raise _Blocked(_name(operator), blocked, operator)

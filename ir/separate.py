@@ -145,19 +145,24 @@ def factors(e: Expr) -> tuple[Expr, ...]:
             return () if e == ONE else (e,)
 
 
-def terms(e: Expr) -> tuple[Expr, ...]:
-    """The terms of a sum, products distributed over it; subtracted terms come as `neg`."""
+def terms(e: Expr, splits: Varies = lambda _: True) -> tuple[Expr, ...]:
+    """The terms of a sum, products distributed over it; subtracted terms come as `neg`.
+
+    A sum for which `splits` is false stays whole.
+    """
+    if not splits(e):
+        return (e,)
     match e:
         case Apply("add", (a, b)):
-            return terms(a) + terms(b)
+            return terms(a, splits) + terms(b, splits)
         case Apply("sub", (a, b)):
-            return terms(a) + tuple(negate(t) for t in terms(b))
+            return terms(a, splits) + tuple(negate(t) for t in terms(b, splits))
         case Apply("neg", (a,)):
-            return tuple(negate(t) for t in terms(a))
+            return tuple(negate(t) for t in terms(a, splits))
         case Apply("mul", (a, b)):
-            return tuple(_signed_product(x, y) for x in terms(a) for y in terms(b))
+            return tuple(_signed_product(x, y) for x in terms(a, splits) for y in terms(b, splits))
         case Apply("div", (a, b)):
-            over = terms(a)
+            over = terms(a, splits)
             return (e,) if len(over) == 1 else tuple(Apply("div", (x, b)) for x in over)
         case _:
             return (e,)
