@@ -7,7 +7,8 @@ returns `UNKNOWN`, about which nothing more is said.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 
@@ -33,7 +34,7 @@ from attnc.ir.ops import OPS
 from attnc.ir.walk import substitute_indices
 
 MAX_SIZE = 5_000
-MAX_DEPTH = 150
+MAX_DEPTH = 120
 MAX_STEPS = 40_000
 
 _INFIX = {"+": "add", "-": "sub", "*": "mul", "//": "floordiv", "%": "mod", "**": "pow"}
@@ -55,6 +56,7 @@ class Expressions(ABC):
         self.symbols = symbols
         self.report = report
         self._steps = 0
+        self._level = 0
 
     @abstractmethod
     def over(self, e: tree.Over, scope: Scope) -> Typed:
@@ -73,11 +75,21 @@ class Expressions(ABC):
         """An expression of any type."""
         if not self.affords(1, e.span, scope):
             return UNKNOWN
-        made = self._value(e, scope)
+        with self.nested(e.span, scope):
+            made = self._value(e, scope)
         if made.size > MAX_SIZE or made.depth > MAX_DEPTH:
             self.affords(MAX_STEPS, e.span, scope)
             return UNKNOWN
         return made
+
+    @contextmanager
+    def nested(self, span: Span, scope: Scope) -> Iterator[None]:
+        """One level deeper: masks and macros can stack up where no expression is deep."""
+        self._level += 1
+        if self._level > MAX_DEPTH:
+            self.affords(MAX_STEPS, span, scope)
+        yield
+        self._level -= 1
 
     def affords(self, steps: int, span: Span, scope: Scope) -> bool:
         """Whether the spec may take that many more steps.

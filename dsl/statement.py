@@ -61,7 +61,8 @@ class Statements(Expressions):
         """A macro's result; see `attnc.dsl.macros`."""
         from attnc.dsl.macros import expand
 
-        return expand(self, e, scope, top)
+        with self.nested(e.span, scope):
+            return expand(self, e, scope, top)
 
     # Right sides.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -102,6 +103,25 @@ def test_exponential_macros_and_masks_are_refused() -> None:
     )
     masks = "\n".join(f"mask a{i}[m] = a{i - 1}[m] and a{i - 1}[m]" for i in range(1, 60))
     survives(spec(f"mask a0[m] = m > 1\n{masks}\nO[m] = T[m] where a59[m]"))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "def a{0}(x): return a{1}(x)",
+        "def a{0}(x): return -(a{1}(x))",
+        "def a{0}(x):\n  Y[] = a{1}(x)\n  return Y[]",
+        "mask a{0}[m] = not a{1}[m]",
+        "def a{0}(x): return if x > 0 then a{1}(max(x, 1)) else 0",
+    ],
+)
+def test_long_chains_of_definitions_are_refused(link: str) -> None:
+    first = "mask a0[m] = m > 1" if "mask" in link else "def a0(x): return x"
+    chain = "\n".join(link.format(i, i - 1) for i in range(1, 500))
+    use = "O[m] = T[m] where a499[m]" if "mask" in link else "O[m] = a499(T[m])"
+    text = spec(f"{first}\n{chain}\n{use}")
+    survives(text)
+    assert [e.code for e in check(parse(text))] == ["E405"]
 
 
 def test_many_mistakes_are_reported_in_time() -> None:
