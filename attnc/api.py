@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnc.calls import Call, bind_call, signature
 from attnc.dsl import load_text
-from attnc.errors import AttncError
 from attnc.ir.bind import check_params
 from attnc.ir.cascade import Cascade
 from attnc.ir.frame import ParamValue
@@ -18,8 +17,11 @@ from attnc.ir.specialise import specialise
 from attnc.library import resolve
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import Tensor
 
+    from attnc.compilation import Compilation
     from attnc.explain import Explanation
     from attnc.ir.plan import Plan
 
@@ -64,23 +66,38 @@ class Attention:
         return plan(self.specialised)
 
     @cached_property
+    def module(self) -> ModuleType:
+        """The emitted module, imported from the disk cache."""
+        from attnc.codegen.emit import emit
+        from attnc.runtime.cache import Cache, content_key
+        from attnc.runtime.modules import load_module
+
+        source, cache = emit(self.plan), Cache()
+        file, key = f"{self.name}.py", content_key(source)
+        folder = cache.put(key, {file: source.encode()}) if cache.get(key) is None else None
+        return load_module((folder or cache.path(key)) / file)
+
+    @cached_property
     def run_time_params(self) -> Mapping[str, ParamValue]:
         """The parameters that are passed at run time: all that are not const."""
         return {p.name: self.params[p.name] for p in self.specialised.params}
 
-    def __call__(self, *tensors: Tensor, **named: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+    # One tensor or a tuple of them: which, only the spec knows, so type checkers cannot.
+    def __call__(self, *tensors: Tensor, **named: Tensor | int) -> Any:
         """The output, or a tuple of the outputs in the spec's order, in the inputs' dtype.
 
-        Raises AttncError E501 .. E515 where the arguments do not fit, with each rank's binding.
+        Raises AttncError E501 .. E514 where the arguments do not fit, with each rank's binding, and
+        E515 when a gradient is asked for.
         """
-        from attnc.runtime.execute import execute
+        from attnc.runtime.launch import run
 
         call = bind_call(self.cascade, tensors, named)
-        _refuse_gradients(self.name, call)
-        found = execute(self.plan, call.tensors, self.run_time_params, call.extents)
+        found = run(
+            self.plan, lambda: self.module, call.tensors, self.run_time_params, call.extents
+        )
         return self._outputs(found)
 
-    def reference(self, *tensors: Tensor, **named: Tensor | int) -> Tensor | tuple[Tensor, ...]:
+    def reference(self, *tensors: Tensor, **named: Tensor | int) -> Any:
         """The same in float64, from the cascade as written: what everything is compared with."""
         from attnc.runtime.reference import reference
 
@@ -95,26 +112,38 @@ class Attention:
 
         return explain(self.specialised, self.plan)
 
-    def _outputs(self, found: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
+    def compile(
+        self,
+        shape: Mapping[str, int] | None = None,
+        *,
+        target: str | Iterable[str] = "h200",
+        dtype: str = "bf16",
+        to: str | Path = ".",
+    ) -> Compilation:
+        """Write the standalone module and its report into the folder `to`, and really compile it.
+
+        `shape`: extents by upper-case name, those that matter; `target`: one or several GPUs, which
+        need not be there (none: the source only); `dtype`: `fp32`, `fp16` or `bf16`.
+        """
+        from attnc.compilation import compile_plan
+
+        targets = (target,) if isinstance(target, str) else tuple(target)
+        return compile_plan(
+            self.plan,
+            self.run_time_params,
+            shape or {},
+            dtype=dtype,
+            targets=targets,
+            folder=Path(to),
+        )
+
+    def _outputs(self, found: Mapping[str, Tensor]) -> Any:
         outputs = tuple(found[name] for name in self.cascade.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def __repr__(self) -> str:
         params = "".join(f", {name}={value}" for name, value in self.params.items())
         return f"<attention {signature(self.cascade)}{params}>"
-
-
-def _refuse_gradients(name: str, call: Call) -> None:
-    """A result that autograd believes to be a constant would silently train nothing."""
-    from torch import is_grad_enabled
-
-    tracked = [t for t, x in call.tensors.items() if x.requires_grad]
-    if tracked and is_grad_enabled():
-        raise AttncError(
-            "E515",
-            f"`{tracked[0]}` requires a gradient, which `{name}` does not derive yet",
-            hint="call it under `torch.no_grad()`; `.reference(...)` can be differentiated",
-        )
 
 
 def _named(call: Call, named: Mapping[str, object]) -> dict[str, int]:

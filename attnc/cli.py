@@ -150,9 +150,10 @@ def cmd_explain(args: argparse.Namespace) -> int:
 
 def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
-    attention = _load(args)
-    _print(args, attention.compile(args.shape, dtype=args.dtype, target=args.target, to=args.out))
-    return 0
+    targets = () if args.source_only else args.target or ("h200",)
+    made = _load(args).compile(args.shape, target=targets, dtype=args.dtype or "bf16", to=args.out)
+    _print(args, made)
+    return 0 if all(kernel.fits for kernel in made.kernels) else 1
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
@@ -238,7 +239,14 @@ def _explain(p: argparse.ArgumentParser) -> None:
 
 def _target(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--out", metavar="DIR", default=".", help="where to write (default: here)")
-    p.add_argument("--target", default="h200", help="a GPU's name or a file (default: h200)")
+    how = p.add_mutually_exclusive_group()
+    how.add_argument(
+        "--target",
+        action="append",
+        metavar="GPU",
+        help="its name, or a file that describes it; may be repeated (default: h200)",
+    )
+    how.add_argument("--source-only", action="store_true", help="do not run a GPU's compiler")
 
 
 _Options = Callable[[argparse.ArgumentParser], None]

@@ -1,0 +1,210 @@
+"""`attnc compile`: the standalone module in a file, and what a GPU's compiler made of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnc.codegen.emit import emit
+from attnc.errors import AttncError
+from attnc.files import replace_text
+from attnc.ir.bind import bind_extents
+from attnc.ir.cascade import Cascade, Rank
+from attnc.ir.frame import ParamValue
+from attnc.ir.plan import Plan, SweepStage
+
+if TYPE_CHECKING:
+    from attnc.runtime.launches import Launch
+    from attnc.runtime.machine_code import CompiledKernel
+    from attnc.runtime.targets import Target
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+# What a report is made for where no shape is given: the common size of today's models.
+_LENGTH, _FEATURES, _OTHER = 4096, 128, 8
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """One kernel on one target.
+
+    registers: per thread; spills: bytes per thread; shared_bytes: per block; threads: per block;
+    fits: whether a block of it can be launched there; seconds: in the compiler.
+    """
+
+    name: str
+    target: str
+    config: Mapping[str, int]
+    registers: int
+    spills: int
+    shared_bytes: int
+    threads: int
+    programs: int
+    fits: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        tiles = ", ".join(f"{name} {n}" for name, n in self.config.items())
+        spills = f"spills {self.spills} bytes" if self.spills else "spills nothing"
+        fits = "" if self.fits else "; TOO LARGE to be launched there"
+        return (
+            f"{self.name} on {self.target}: {self.registers} registers, {spills}, "
+            f"{self.shared_bytes} bytes shared{fits}\n    {tiles}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """The result of `attnc compile`: paths of module and report, and one entry per kernel."""
+
+    name: str
+    module: str
+    report: str
+    dtype: str
+    shape: Mapping[str, int]
+    kernels: tuple[KernelReport, ...]
+    lines: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """The command's JSON, and the content of the report."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        shape = ", ".join(f"{name}={n}" for name, n in self.shape.items())
+        kernels = [f"  {kernel}" for kernel in self.kernels]
+        done = f"compiled in {self.seconds:.1f} s for {shape}, {self.dtype}"
+        return "\n".join(
+            [f"{self.module}: {self.lines} lines", *kernels, *([done] if kernels else [])]
+        )
+
+
+def compile_plan(
+    plan: Plan,
+    params: Mapping[str, ParamValue],
+    shape: Mapping[str, int],
+    *,
+    dtype: str,
+    targets: Iterable[str],
+    folder: Path,
+) -> Compilation:
+    """Write `folder`/NAME.py and NAME.json. `shape` has extents by upper-case name, some or all.
+
+    Raises AttncError: E50x the shape does not fit the spec, E713 the folder cannot be written, E80x
+    no such target, E81x its compiler is absent or fails.
+    """
+    start = time.perf_counter()
+    cascade = plan.cascade
+    extents = complete_shape(plan, shape)
+    source = emit(plan)
+    path = _made(folder) / f"{cascade.name}.py"
+    replace_text(path, source)
+    kernels = tuple(_kernels(path, cascade, params, extents, dtype, targets))
+    made = Compilation(
+        cascade.name,
+        str(path),
+        str(path.with_suffix(".json")),
+        dtype,
+        {name.upper(): n for name, n in extents.items()},
+        kernels,
+        source.count("\n"),
+        round(time.perf_counter() - start, 3),
+    )
+    replace_text(path.with_suffix(".json"), json.dumps(made.to_dict(), indent=2) + "\n")
+    return made
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise AttncError("E713", f"cannot write `{folder}`: {e.strerror or e}") from None
+    return folder
+
+
+def _kernels(
+    path: Path,
+    cascade: Cascade,
+    params: Mapping[str, ParamValue],
+    extents: Mapping[str, int],
+    dtype: str,
+    names: Iterable[str],
+) -> Iterable[KernelReport]:
+    from attnc.runtime.targets import load_target
+
+    targets = [load_target(name) for name in names]
+    if not targets:
+        return
+    import torch
+
+    from attnc.runtime.compile_pool import Job, compile_many
+    from attnc.runtime.launches import find_launches
+    from attnc.runtime.modules import load_module
+
+    kind = getattr(torch, DTYPES[dtype])
+    launches = find_launches(load_module(path), cascade, extents, params, kind)
+    pairs = [(target, launch) for target in targets for launch in launches]
+    jobs = [
+        Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages)
+        for target, x in pairs
+    ]
+    for (target, launch), made in zip(pairs, compile_many(jobs), strict=True):
+        if isinstance(made, AttncError):
+            raise made
+        yield _report(target, launch, made)
+
+
+def _report(target: Target, launch: Launch, made: CompiledKernel) -> KernelReport:
+    return KernelReport(
+        launch.kernel,
+        target.name,
+        {**launch.config, "num_warps": launch.num_warps, "num_stages": launch.num_stages},
+        made.resources.registers,
+        made.resources.spills,
+        made.resources.shared_bytes,
+        made.resources.threads,
+        launch.programs,
+        made.resources.fits(target),
+        round(made.seconds, 3),
+    )
+
+
+def complete_shape(plan: Plan, shape: Mapping[str, int]) -> dict[str, int]:
+    """An extent for every rank: as given, the others by what the plan does with the rank.
+
+    Raises AttncError E504 for a name that is no rank, E505 for a grid that does not fit.
+    """
+    cascade = plan.cascade
+    sizes = {name.lower(): n for name, n in shape.items()}
+    sweeps = [s for s in plan.stages if isinstance(s, SweepStage)]
+    lengths = {r for s in sweeps for r in (s.row, s.swept) if r is not None}
+    features = {r for s in sweeps for r in (*s.inner, *s.columns)}
+    for rank in cascade.ranks:
+        if rank.parent is None:
+            default = (
+                _LENGTH if rank.name in lengths else _FEATURES if rank.name in features else _OTHER
+            )
+            _fill(rank, default, sizes)
+    for rank in cascade.ranks:
+        if rank.name not in sizes:
+            hint = f"--shape {rank.extent_name}=..., or leave out the extent of `{rank.parent}`"
+            raise AttncError("E504", f"nothing gives the extent of `{rank.name}`", hint=hint)
+    shapes = {t.name: tuple(sizes[r] for r in t.ranks) for t in cascade.inputs}
+    return bind_extents(cascade, shapes, sizes)
+
+
+def _fill(rank: Rank, default: int, sizes: dict[str, int]) -> None:
+    """The default of a rank that was not given; a grid's is as square as it comes."""
+    missing = [c for c in rank.components if c not in sizes]
+    if rank.name not in sizes and missing:
+        side = max(1, round(default ** (1 / len(rank.components))))
+        sizes.update(dict.fromkeys(missing, side))
+        missing = []
+    if rank.components and not missing:
+        sizes.setdefault(rank.name, prod(sizes[c] for c in rank.components))
+    sizes.setdefault(rank.name, default)

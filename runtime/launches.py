@@ -1,0 +1,108 @@
+"""What an emitted module would launch for given shapes, found without a GPU and without memory.
+
+The module's own launcher runs on tensors of torch's `meta` device, which have shapes and strides
+but no storage, with its kernels replaced by recorders. So tiles, grids and specialisations are
+exactly those of a real call, whatever the launcher computes on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.custom_ops import CustomOpDef
+
+from attnc.ir.cascade import Cascade
+from attnc.ir.frame import ParamValue
+from attnc.runtime.launch import call_module
+from attnc.runtime.machine_code import Argument, Pointer
+
+# What Triton takes as options of a launch, not as arguments of a kernel.
+_OPTIONS = ("num_warps", "num_stages")
+_LARGE_BYTES = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel launch: its arguments as the compiler sees them, grid, warps and pipeline stages.
+
+    `config` are the constants among the arguments: tile sizes and feature extents.
+    """
+
+    kernel: str
+    arguments: Mapping[str, Argument]
+    config: Mapping[str, int]
+    programs: int
+    num_warps: int
+    num_stages: int
+
+
+def find_launches(
+    module: ModuleType,
+    cascade: Cascade,
+    extents: Mapping[str, int],
+    params: Mapping[str, ParamValue],
+    dtype: torch.dtype,
+) -> tuple[Launch, ...]:
+    """The launches of one call, in order; float inputs are contiguous and of type `dtype`."""
+    kinds = {"float": dtype, "int": torch.int64, "bool": torch.bool}
+    tensors = {
+        t.name: torch.empty([extents[r] for r in t.ranks], dtype=kinds[t.dtype], device="meta")
+        for t in cascade.inputs
+    }
+    recorded: list[Launch] = []
+    call_module(_recording(module, recorded), cascade, tensors, params=params, extents=extents)
+    return tuple(recorded)
+
+
+def _recording(module: ModuleType, recorded: list[Launch]) -> ModuleType:
+    """A copy of a module whose op runs at once, and whose kernels are recorders."""
+    copy = ModuleType(module.__name__)
+    copy.__dict__.update(vars(module))
+    for name, value in vars(module).items():
+        # Without the op around it, torch would not run the launcher but its shape function.
+        inner: Any = value._init_fn if isinstance(value, CustomOpDef) else value
+        if isinstance(inner, FunctionType) and inner.__module__ == module.__name__:
+            function = FunctionType(inner.__code__, copy.__dict__, name, inner.__defaults__)
+            function.__kwdefaults__ = inner.__kwdefaults__
+            setattr(copy, name, function)
+        elif hasattr(value, "arg_names"):
+            setattr(copy, name, _Recorder(value, recorded))
+    return copy
+
+
+class _Recorder:
+    """Stands for a jitted kernel: `kernel[grid](..)` is noted, nothing runs."""
+
+    def __init__(self, fn: Any, recorded: list[Launch]) -> None:
+        self._fn, self._recorded = fn, recorded
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*args: object, **kwargs: Any) -> None:
+            options = {name: kwargs.pop(name) for name in _OPTIONS}
+            given = {**dict(zip(self._fn.arg_names, args, strict=False)), **kwargs}
+            constants = {p.name for p in self._fn.params if p.is_constexpr}
+            self._recorded.append(
+                Launch(
+                    self._fn.__name__,
+                    {name: _argument(value) for name, value in given.items()},
+                    {name: int(value) for name, value in given.items() if name in constants},
+                    prod(grid),
+                    **options,
+                )
+            )
+
+        return launch
+
+
+def _argument(value: Any) -> Argument:
+    if isinstance(value, Tensor):
+        size = value.numel() * value.element_size()
+        return Pointer(str(value.dtype).removeprefix("torch."), large=size >= _LARGE_BYTES)
+    argument: Argument = value
+    return argument
