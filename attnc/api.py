@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attnc.compilation import Compilation
     from attnc.explain import Explanation
     from attnc.ir.plan import Plan
+    from attnc.runtime.verify import VerifyReport
 
 
 def load(name_or_path: str | Path, **params: object) -> Attention:
@@ -34,7 +35,7 @@ def load(name_or_path: str | Path, **params: object) -> Attention:
     """
     text, file = resolve(str(name_or_path))
     cascade = load_text(text, file)
-    return Attention(cascade, check_params(cascade, params))
+    return Attention(cascade, check_params(cascade, params), frozenset(params))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Attention:
 
     cascade: Cascade
     params: Mapping[str, ParamValue] = field(default_factory=dict)
+    # The parameters that were given, not left at their defaults.
+    given: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -135,6 +138,27 @@ class Attention:
             dtype=dtype,
             targets=targets,
             folder=Path(to),
+        )
+
+    def verify(
+        self, shape: Mapping[str, int] | None = None, *, dtype: str = "fp32"
+    ) -> VerifyReport:
+        """Run the emitted kernels on awkward inputs and compare with the cascade in float64.
+
+        On a GPU if there is one, else in Triton's interpreter. `shape` fixes extents by upper-case
+        name; lengths among the parameters that were not given are made small, so that masks matter.
+        """
+        from attnc.codegen.emit import emit
+        from attnc.runtime.dtypes import torch_dtype
+        from attnc.runtime.verify import verify
+
+        given = {n: v for n, v in self.run_time_params.items() if n in self.given}
+        return verify(
+            self.plan,
+            lambda: emit(self.plan),
+            dtype=torch_dtype(dtype),
+            params=given,
+            shape=shape,
         )
 
     def _outputs(self, found: Mapping[str, Tensor]) -> Any:

@@ -158,7 +158,7 @@ def cmd_compile(args: argparse.Namespace) -> int:
 
 def cmd_verify(args: argparse.Namespace) -> int:
     """Run the emitted kernels and compare with the float64 reference."""
-    verification = _load(args).verify(args.shape or None, dtype=args.dtype)
+    verification = _load(args).verify(args.shape or None, dtype=args.dtype or "fp32")
     _print(args, verification)
     return 0 if verification.ok else 1
 

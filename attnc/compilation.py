@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from attnc.runtime.machine_code import CompiledKernel
     from attnc.runtime.targets import Target
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 # What a report is made for where no shape is given: the common size of today's models.
 _LENGTH, _FEATURES, _OTHER = 4096, 128, 8
@@ -140,14 +139,12 @@ def _kernels(
     targets = [load_target(name) for name in names]
     if not targets:
         return
-    import torch
-
     from attnc.runtime.compile_pool import Job, compile_many
+    from attnc.runtime.dtypes import torch_dtype
     from attnc.runtime.launches import find_launches
     from attnc.runtime.modules import load_module
 
-    kind = getattr(torch, DTYPES[dtype])
-    launches = find_launches(load_module(path), cascade, extents, params, kind)
+    launches = find_launches(load_module(path), cascade, extents, params, torch_dtype(dtype))
     pairs = [(target, launch) for target in targets for launch in launches]
     jobs = [
         Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages)
