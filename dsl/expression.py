@@ -39,12 +39,9 @@ MAX_STEPS = 40_000
 
 _INFIX = {"+": "add", "-": "sub", "*": "mul", "//": "floordiv", "%": "mod", "**": "pow"}
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
-# What a call may name: the pointwise functions, and the arithmetic that has no sign of its own.
-FUNCTIONS = frozenset(
-    op.name
-    for op in OPS.values()
-    if op.kind in ("function", "meta") or op.name in ("min", "max", "pow")
-)
+# What a call may name: the pointwise functions, and the operators that have no sign of their own.
+_NAMED = frozenset({"min", "max", "pow", "stopgrad", "or_else"})
+FUNCTIONS = _NAMED | {op.name for op in OPS.values() if op.kind == "function"}
 REDUCERS = ("sum", "max", "min", "prod", "mean", "any", "all")
 SELECTORS = ("topk", "topp")
 

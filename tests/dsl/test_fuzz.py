@@ -85,6 +85,16 @@ def test_mutated_specs(data: st.DataObject) -> None:
     survives(text)
 
 
+@given(st.data())
+def test_specs_with_words_exchanged(data: st.DataObject) -> None:
+    tokens = re.findall(r"\w+|\s+|[^\w\s]", data.draw(st.sampled_from(TEXTS)))
+    places = [i for i, t in enumerate(tokens) if t.isidentifier() or t.isdigit()]
+    for _ in range(data.draw(st.integers(1, 5))):
+        to, of = data.draw(st.sampled_from(places)), data.draw(st.sampled_from(places))
+        tokens[to] = tokens[of]
+    survives("".join(tokens))
+
+
 def test_every_written_spec_lowers() -> None:
     for text in TEXTS:
         assert check(parse(text)) == ()
