@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from attnc.ir.build_sweep import Output, build_sweep
 from attnc.ir.cascade import Cascade, Einsum
+from attnc.ir.close_iterations import close_iterations
 from attnc.ir.derive import derive
-from attnc.ir.derived import Derived
+from attnc.ir.derived import Certificate, Derived
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.facts import Interval
 from attnc.ir.inline import pointwise_definitions
+from attnc.ir.merge_tiles import merge_tiles
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, Stage, SweepStage, TorchStage
 from attnc.ir.presence import conjunction, split_presence
@@ -25,9 +27,11 @@ from attnc.ir.walk import iteration_ranks, output_ranks, reads, subexprs
 
 def build_plan(cascade: Cascade) -> Plan:
     """Stages that compute all outputs of `cascade`; AttncError E901 for what is not lowered yet."""
+    cascade, closed = close_iterations(specialise(cascade))
+    cascade, merged = merge_tiles(cascade)
     _refuse_unlowered(cascade)
-    cascade = split_factors(specialise(cascade))
-    planner = _Planner(_scope(cascade))
+    cascade = split_factors(cascade)
+    planner = _Planner(_scope(cascade), (*closed, *merged))
     planner.plan(cascade.outputs, outermost=True)
     return Plan(cascade, tuple(planner.stages))
 
@@ -53,6 +57,7 @@ def _scope(cascade: Cascade) -> Scope:
 @dataclass(slots=True)
 class _Planner:
     scope: Scope
+    rewrites: tuple[Certificate, ...] = ()
     stages: list[Stage] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
 
@@ -128,6 +133,9 @@ class _Planner:
                 finite,
             )
         )
+        gathered = {s.tensor for s in region.reductions}
+        earlier = tuple(c for c in self.rewrites if c.tensor in gathered)
+        derived = replace(derived, certificates=(*earlier, *derived.certificates))
         outputs = self._outputs(region, derived, late, names, tensors, finite)
         self.stages.append(build_sweep(scope, region, derived, outputs, tensors, finite))
         self.stored |= {o.tensor for o in outputs}

@@ -10,7 +10,14 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr
 
 Law: TypeAlias = Literal[
-    "defer", "iterate", "monotone", "distribute", "local-then-fix", "recompute"
+    "defer",
+    "iterate",
+    "monotone",
+    "distribute",
+    "local-then-fix",
+    "recompute",
+    "close",
+    "merge",
 ]
 
 
