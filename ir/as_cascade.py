@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from attnc.ir.cascade import Cascade, Einsum, Rank, Reduction
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Plan, Serial, SweepStage, TorchStage
-from attnc.ir.walk import reads, statement_reads, subexprs, substitute
+from attnc.ir.walk import reads, statement_reads, subexprs, substitute, substitute_indices
 
 
 def as_cascade(plan: Plan) -> Cascade:
@@ -52,7 +52,9 @@ class _Writer:
         for number, p in enumerate(self.stage.passes):
             self._pass(p, number)
         for s in self.stage.stores:
-            value = self._expr(s.value, inside=False)
+            # What lacks a rank of the grid is the same at each of its points.
+            first = {r: Number(0) for r in self.stage.grid if r not in s.axes}
+            value = substitute_indices(self._expr(s.value, inside=False), first)
             indices = tuple(Index(r) for r in s.axes)
             self.out.append(Einsum(s.tensor, indices, value, span=s.span))
         return _without_copies(self.out)

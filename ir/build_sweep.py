@@ -11,6 +11,7 @@ from attnc.ir.derived import Derived, State, Statistic
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval, may_be_minus_inf
 from attnc.ir.masking import MINUS_INF, mask_body
+from attnc.ir.nonfinite import nonfinite
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import (
     Carry,
@@ -228,12 +229,12 @@ class _Builder:
         rescale_key = Apply(s.map, (base_key,))
         if block.find(base_key) is None:
             before = self._at(s.base, self.tiles.stats, self.tiles.ready)
-            safe = self._safe(self._at(s.base, new, self.tiles.ready))
+            safe = self._at(self._safe(s.base), new, self.tiles.ready)
             ranks = self.tiles.tile_ranks(safe)
             low = self.tiles.lower(safe, block)
             base = self.tiles.let(block, f"{_short(s.base)}_base", ranks, low)
             before = self.tiles.lower(before, block)
-            ratio: Expr = Apply(s.map, (Apply("sub", (before, base)),))
+            ratio: Expr = Apply(s.map, (self._in_units(s, Apply("sub", (before, base)), block),))
             if not _grows_from_minus_inf(s.base):
                 ratio = Apply("select", (_is_finite(before), ratio, Number(0.0)))
             block.known[base_key] = base
@@ -241,14 +242,26 @@ class _Builder:
         block.known[s.base] = block.known[base_key]
         return block.known[rescale_key]
 
+    def _in_units(self, s: State, difference: Expr, block: Block) -> Expr:
+        if s.unit is None:
+            return difference
+        return Apply("mul", (difference, self.tiles.lower(s.unit, block)))
+
     def _safe(self, base: Expr) -> Expr:
-        """-inf (nothing seen yet) replaced by 0, so that -inf - base stays -inf and never NaN."""
-        if not _grows_from_minus_inf(base):
-            return Apply("select", (_is_finite(base), base, Number(0.0)))
+        """A base without a value (nothing seen yet) is 0: -inf - base stays -inf, never NaN."""
+        if not self._starts_low(base):
+            valued = Apply("lt", (Apply("abs", (base,)), Number(inf)))
+            return Apply("select", (valued, base, Number(0.0)))
         if not may_be_minus_inf(base, self.tiles.finite):
             return base
         nothing = Apply("eq", (base, Number(-inf)))
         return Apply("select", (nothing, Number(0.0), base))
+
+    def _starts_low(self, base: Expr) -> bool:
+        """Where nothing was seen yet the base is finite or -inf."""
+        empty = {s.name: float(REDUCTIONS[s.op].identity) for s in self.derived.states}
+        empty |= {t.tensor: float(t.identity) for t in self.derived.statistics}
+        return nonfinite(base, empty, self.tiles.tensors) <= {"-inf"}
 
     def _at(self, e: Expr, states: dict[str, Expr], known: Block) -> Expr:
         """An expression of statistics with every state read at the given values."""

@@ -25,7 +25,7 @@ from attnc.ir.presence import split_presence
 from attnc.ir.schedule import groups
 from attnc.ir.separate import add_up, factors, multiply, negate, terms
 from attnc.ir.show import show_expr
-from attnc.ir.unnest import Known, dependents, find_known, unnest
+from attnc.ir.unnest import Known, dependents, find_known, summands, unnest
 from attnc.ir.walk import index_ranks, map_statement, reads, rewrite, statement_reads, substitute
 
 
@@ -164,11 +164,11 @@ class _Closing:
         maps = [f for f in others if isinstance(f, Apply) and OPS[f.op].maps == ("add", "mul")]
         if len(maps) < len(others) or len({f.op for f in maps}) != 1:
             return None
-        summands = [t for f in maps for t in terms(f.args[0])]
+        exponent = [t for f in maps for t in summands(f.args[0])]
         after = Apply("add", (Index(self.rank), Number(1)))
-        before = tuple(t for t in summands if after not in self._places(t))
+        before = tuple(t for t in exponent if after not in self._places(t))
         moved = tuple(substitute(t, {Index(self.rank): after}) for t in before)
-        gone = [t for t in summands if t not in before]
+        gone = [t for t in exponent if t not in before]
         if not before or sorted(map(repr, gone)) != sorted(repr(negate(t)) for t in moved):
             return None
         # f(y[0] - y[1]) meets the identity: finite unless y starts at inf.
@@ -186,15 +186,15 @@ class _Closing:
         tensors = {r.tensor for r in reads(e)}
         return tensors <= self.settled and not may_be_minus_inf(e, self.settled)
 
-    def _first(self, summands: tuple[Expr, ...]) -> Expr:
+    def _first(self, base: tuple[Expr, ...]) -> Expr:
         """y[0]."""
         starts: dict[Expr, Expr] = {
             r: self.iterations[r.tensor].start
-            for t in summands
+            for t in base
             for r in reads(t)
             if r.tensor in self.iterations
         }
-        return substitute(add_up(summands), starts)
+        return substitute(add_up(base), starts)
 
     def _is_present(self, e: Expr) -> bool:
         """Whether every point of a step's update exists: reductions and inputs always do."""

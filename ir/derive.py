@@ -16,17 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 
 from attnc.errors import Span
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.derived import Barrier, Certificate, Derived, Law, State, Statistic
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
-from attnc.ir.facts import Interval, bounds, nonzero
+from attnc.ir.facts import Interval, bounds, may_be_minus_inf, nonzero
 from attnc.ir.inline import body, inline
+from attnc.ir.nonfinite import nonfinite
 from attnc.ir.ops import OPS, REDUCTIONS
 from attnc.ir.presence import Condition, conjunction, conjuncts, split_presence
-from attnc.ir.separate import add_up, cancel, factors, multiply, negate, separate, terms
+from attnc.ir.separate import (
+    ZERO,
+    add_up,
+    cancel,
+    factors,
+    multiply,
+    negate,
+    separate,
+    summands,
+    terms,
+)
 from attnc.ir.walk import output_ranks, reads, subexprs, substitute
 
 
@@ -140,6 +151,11 @@ class _Derivation:
             return self.statistics[tensor].sweep
         return next((s.sweep for s in self.states.values() if s.name == tensor), -1)
 
+    def empty(self) -> dict[str, float]:
+        """What each statistic and state is before any point was seen."""
+        states = {s.name: float(REDUCTIONS[s.op].identity) for s in self.states.values()}
+        return states | {t.tensor: float(t.identity) for t in self.statistics.values()}
+
     def varies(self, e: Expr) -> bool:
         """Whether `e` depends on the coordinate along the rank (or on a component of it)."""
         names = {self.rank, *self.cascade.rank(self.rank).components}
@@ -222,8 +238,17 @@ class _Placing:
                 value,
                 multiply((*split.free, split.dependent)),
             )
-            return multiply((inner, outer)) if not _is_one(outer) else inner
-        return multiply((inner, *split.free))
+            return self._scaled(inner, outer)
+        return self._scaled(inner, multiply(split.free))
+
+    def _scaled(self, inner: Expr, outer: Expr) -> Expr:
+        """`inner * outer`; a sum over nothing stays 0 where the factor is infinite."""
+        if _is_one(outer):
+            return inner
+        product = multiply((inner, outer))
+        if not nonfinite(outer, self.work.empty(), self.work.tensors):
+            return product
+        return Apply("select", (Apply("eq", (inner, ZERO)), ZERO, product))
 
     def _gather(self, dependent: Expr) -> Expr:
         blocked = self._blocking(dependent)
@@ -247,7 +272,7 @@ class _Placing:
         """f(a - y) * rest, with y the value so far; f maps sums to products."""
         names = {f.op for f in shifted if isinstance(f, Apply)}
         exponents = tuple(f.args[0] for f in shifted if isinstance(f, Apply))
-        parts = cancel(tuple(t for x in exponents for t in terms(x)))
+        parts = cancel(tuple(t for x in exponents for t in self._summands(x)))
         moving = tuple(t for t in parts if not self.work.varies(t) and self._waits(t))
         staying = tuple(t for t in parts if t not in moving)
         stuck = next((t for t in staying if self._blocking(t)), None)
@@ -260,7 +285,7 @@ class _Placing:
         if not moving:
             return self._state("sum", multiply((Apply(name, (add_up(staying),)), *rest)))
         base = add_up(tuple(negate(t) for t in moving))
-        self._need_defined(base)
+        self._need_defined(base, add_up(staying))
         body = multiply((Apply(name, (Apply("sub", (add_up(staying), base)),)), *rest))
         self._certify(
             "iterate",
@@ -326,7 +351,7 @@ class _Placing:
                 self.sweep,
                 base,
                 name,
-                self.statement.span,
+                span=self.statement.span,
             )
             self.made[key] = known
         return Read(known.name, tuple(Index(r) for r in known.ranks))
@@ -352,11 +377,76 @@ class _Placing:
                 return r.tensor
         return None
 
-    def _need_defined(self, base: Expr) -> None:
-        """A base must have a value from the first tile on: no division by what is still 0."""
+    def _need_defined(self, base: Expr, exponent: Expr) -> None:
+        """A base must be finite from the first point on that adds anything to the sum.
+
+        No division by what is still 0, no log of what may still be negative, and no maximum of
+        points that are seen later than those of the sum. `exponent` is a in f(a - base).
+        """
+        tensors = self.work.tensors
         for x in subexprs(base):
-            if isinstance(x, Apply) and x.op == "div" and not nonzero(x.args[1], self.work.tensors):
+            if not isinstance(x, Apply):
+                continue
+            if x.op == "div" and not nonzero(x.args[1], tensors):
                 self._need_final(x.args[1], "div")
+            if "nan" in nonfinite(x, {}, tensors):
+                self._need_final(x, x.op)
+            if nonfinite(x, {}, tensors) and not self._vanishes(x.args[0], exponent):
+                self._need_final(x, x.op)
+        if nonfinite(base, self.work.empty(), tensors):
+            for r in reads(base):
+                if not isfinite(self.work.empty().get(r.tensor, 0.0)):
+                    if not self._seen_before(r, exponent):
+                        self._need_final(r, _name(base))
+
+    def _summands(self, e: Expr) -> tuple[Expr, ...]:
+        """The terms of a sum; a product is distributed only where that frees a statistic."""
+        return tuple(
+            t
+            for s in summands(e)
+            for t in (terms(s) if self.work.varies(s) and self._waits(s) else (s,))
+        )
+
+    def _vanishes(self, total: Expr, exponent: Expr) -> bool:
+        """`total` is a sum of the very f(exponent - base): where it is 0 nothing was added."""
+        states = self._states_of(total)
+        return bool(states) and all(
+            s.op == "sum"
+            and self._covers(s)
+            and isinstance(s.body, Apply)
+            and _maps_sums(s.body)
+            and exponent in (s.body.args[0], *_minuend(s.body.args[0]))
+            for s in states
+        )
+
+    def _seen_before(self, r: Read, exponent: Expr) -> bool:
+        """Every point of the sum is one of the extreme's; where that is infinite, f is 0."""
+        known = self.work.statistics.get(r.tensor)
+        if known is not None and known.sweep < self.sweep:
+            return True
+        finite = self.work.finite
+        return all(
+            self._covers(s)
+            and (s.body in set(subexprs(exponent)) or not may_be_minus_inf(s.body, finite))
+            for s in self._states_of(r)
+        )
+
+    def _covers(self, s: State) -> bool:
+        """Whether a state gathers every point that is present here."""
+        return frozenset(conjuncts(s.present)) <= frozenset(self.conditions)
+
+    def _states_of(self, e: Expr) -> tuple[State, ...]:
+        """The states on which `e` depends."""
+        by_name = {s.name: s for s in self.work.states.values()}
+        found: list[State] = []
+        waiting = [e]
+        while waiting:
+            for r in reads(waiting.pop()):
+                if r.tensor in by_name:
+                    found.append(by_name[r.tensor])
+                elif r.tensor in self.work.statistics:
+                    waiting.append(self.work.statistics[r.tensor].value)
+        return tuple(found)
 
     def _need_final(self, e: Expr, operator: str) -> None:
         blocked = self._blocking(e)
@@ -374,6 +464,10 @@ def _name_of(x: Statistic | State) -> str:
 
 def _maps_sums(e: Expr) -> bool:
     return isinstance(e, Apply) and OPS[e.op].maps == ("add", "mul")
+
+
+def _minuend(e: Expr) -> tuple[Expr, ...]:
+    return e.args[:1] if isinstance(e, Apply) and e.op == "sub" else ()
 
 
 def _is_one(e: Expr) -> bool:

@@ -26,10 +26,10 @@ class State:
     """A value kept while a rank is swept in tiles, one per point of `ranks`.
 
     After each tile, with `combine` the operator of the reduction `op`:
-        state = state * map(base_before - base_after) combine  op over the tile of body
-    `base` is None where nothing needs correcting. `body` and `base` read statistics of the same
-    pass at their value so far, those of earlier passes at their final value. `present` says which
-    points of the tile exist.
+        state = state * map((base_before - base_after) * unit) combine  op over the tile of body
+    `base` is None where nothing needs correcting, `unit` None where it is 1. `body` and `base` read
+    statistics of the same pass at their value so far, those of earlier passes at their final value.
+    `present` says which points of the tile exist.
     """
 
     name: str
@@ -40,6 +40,7 @@ class State:
     sweep: int
     base: Expr | None = None
     map: str = "exp"
+    unit: Expr | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

@@ -12,7 +12,7 @@ from math import inf
 from typing import TypeAlias
 
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
-from attnc.ir.ops import OPS
+from attnc.ir.ops import OPS, REDUCTIONS
 
 Interval: TypeAlias = tuple[float, float]
 ANY: Interval = (-inf, inf)
@@ -36,9 +36,33 @@ def bounds(e: Expr, tensors: Mapping[str, Interval]) -> Interval:
             return ANY
 
 
+def reduced_bounds(op: str, interval: Interval) -> Interval:
+    """Bounds of a reduction of values within `interval`, its identity over nothing included."""
+    low, high = interval
+    if REDUCTIONS[op].combine == "add":
+        return (0.0 if low >= 0 else -inf, 0.0 if high <= 0 else inf)
+    if REDUCTIONS[op].combine == "mul":
+        return (0.0, inf) if low >= 0 else ANY
+    empty = float(REDUCTIONS[op].identity)
+    return (min(low, empty), max(high, empty))
+
+
 def nonnegative(e: Expr, tensors: Mapping[str, Interval]) -> bool:
     """Provably >= 0 wherever it is present (NaN aside)."""
     return bounds(e, tensors)[0] >= 0
+
+
+def positive(e: Expr, tensors: Mapping[str, Interval]) -> bool:
+    """Provably > 0. Unlike an interval's closed bound, 1 / x of a finite x > 0 counts."""
+    match e:
+        case Extent():
+            return True
+        case Apply("mul" | "div" | "min", (a, b)):
+            return positive(a, tensors) and positive(b, tensors)
+        case Apply("sqrt" | "rsqrt" | "float" | "stopgrad", (a,)):
+            return positive(a, tensors)
+        case _:
+            return bounds(e, tensors)[0] > 0
 
 
 def nonzero(e: Expr, tensors: Mapping[str, Interval]) -> bool:

@@ -12,6 +12,7 @@ from math import inf, isfinite
 from typing import Literal, TypeAlias
 
 from attnc.ir.expr import Apply, Expr, Number
+from attnc.ir.facts import positive
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.walk import subexprs, substitute
 
@@ -64,21 +65,17 @@ def limit_at(e: Expr, place: Expr) -> Limit:
             return "-inf"
         case ("mul", ("0", "finite" | "0") | ("finite", "0")):
             return "0"
-        case ("mul", ("-inf", _)) if _positive(e.args[1]):
+        case ("mul", ("-inf", _)) if positive(e.args[1], {}):
             return "-inf"
-        case ("mul", (_, "-inf")) if _positive(e.args[0]):
+        case ("mul", (_, "-inf")) if positive(e.args[0], {}):
             return "-inf"
-        case ("div", ("-inf" | "0" as kept, _)) if _positive(e.args[1]):
+        case ("div", ("-inf" | "0" as kept, _)) if positive(e.args[1], {}):
             return kept
         case (op, ("-inf",)) if op in _VANISHING:
             return "0"
         case ("relu" | "sqrt" | "abs" | "stopgrad" | "float", ("0",)):
             return "0"
-        case ("pow", ("0", _)) if _positive(e.args[1]):
+        case ("pow", ("0", _)) if positive(e.args[1], {}):
             return "0"
         case _:
             return "unknown"
-
-
-def _positive(e: Expr) -> bool:
-    return isinstance(e, Number) and 0 < e.value < inf

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.expr import Apply, Expr, Index, Read
-from attnc.ir.facts import Interval, bounds
+from attnc.ir.facts import Interval, bounds, reduced_bounds
 from attnc.ir.inline import body, inline
-from attnc.ir.ops import OPS, REDUCTIONS
+from attnc.ir.ops import OPS
 from attnc.ir.presence import split_presence
-from attnc.ir.separate import factors, separate
-from attnc.ir.walk import children, output_ranks, reads, subexprs
+from attnc.ir.separate import factors, separate, terms
+from attnc.ir.walk import children, index_ranks, output_ranks, reads, subexprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +59,20 @@ def tensor_facts(scope: Scope) -> tuple[dict[str, Interval], frozenset[str]]:
     for s in scope.cascade.statements:
         if not isinstance(s, Einsum) or len(scope.cascade.producers(s.tensor)) > 1:
             continue
-        low, high = bounds(s.expr, known)
+        found = bounds(s.expr, known)
         if s.reduce is not None:
-            low, high = _reduced(s.reduce.op, low, high)
-            if s.reduce.op == "sum" and _is_product(s.expr):
+            found = reduced_bounds(s.reduce.op, found)
+            if s.reduce.op == "sum" and _is_product(s.expr, frozenset(s.reduce.ranks)):
                 finite.add(s.tensor)
-        known[s.tensor] = (low, high)
+        known[s.tensor] = found
     return known, frozenset(finite)
 
 
-def _reduced(op: str, low: float, high: float) -> Interval:
-    empty = float(REDUCTIONS[op].identity)
-    if op == "sum":
-        return (0.0 if low >= 0 else -float("inf"), 0.0 if high <= 0 else float("inf"))
-    return (min(low, empty), max(high, empty))
-
-
-def _is_product(e: Expr) -> bool:
+def _is_product(e: Expr, reduced: frozenset[str]) -> bool:
+    """Products along the reduced ranks; a bias inside the sum may be -inf, and the sum with it."""
     ops = {x.op for x in subexprs(e) if isinstance(x, Apply)}
-    return all(OPS[o].kind == "arith" or o == "float" for o in ops)
+    plain = all(OPS[o].kind == "arith" or o == "float" for o in ops)
+    return plain and all(index_ranks(t) & reduced for t in terms(e))
 
 
 def find_region(

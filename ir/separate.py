@@ -181,9 +181,22 @@ def _signed_product(x: Expr, y: Expr) -> Expr:
             return multiply((x, y))
 
 
-def cancel(summands: tuple[Expr, ...]) -> tuple[Expr, ...]:
+def summands(e: Expr) -> tuple[Expr, ...]:
+    """The terms of a sum as it is written; subtracted terms come as `neg`."""
+    match e:
+        case Apply("add", (a, b)):
+            return summands(a) + summands(b)
+        case Apply("sub", (a, b)):
+            return summands(a) + tuple(negate(t) for t in summands(b))
+        case Apply("neg", (a,)):
+            return tuple(negate(t) for t in summands(a))
+        case _:
+            return (e,)
+
+
+def cancel(whole: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """The terms of a sum without zeros and without the pairs x, -x."""
-    left = [t for t in summands if t not in (ZERO, Number(0), Number(-0.0))]
+    left = [t for t in whole if t not in (ZERO, Number(0), Number(-0.0))]
     for t in tuple(left):
         opposite = negate(t)
         if t in left and opposite in left:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from attnc.ir.cascade import Cascade, Einsum, Reduction
 from attnc.ir.expr import Apply, Expr, Index, Read
@@ -197,7 +197,7 @@ class _Unnesting:
             if OPS[name].maps != ("add", "mul") or REDUCTIONS[self.op].combine != "add":
                 continue
             maps = [f for f in fs if isinstance(f, Apply) and f.op == name]
-            exponents = [terms(f.args[0]) for f in maps]
+            exponents = [summands(f.args[0]) for f in maps]
             every = tuple(t for e in exponents for t in e)
             left = cancel(every)
             gone = [t for t in dict.fromkeys(every) if every.count(t) > left.count(t)]
@@ -215,21 +215,44 @@ class _Unnesting:
         """Whether f(a - base) * f(base - g) and f(a - g) add the same to a sum.
 
         They do for a finite base. So they do for the maximum over a group of points to which a
-        belongs: where it is -inf, every a is -inf or absent, and f(-inf) = 0 adds nothing on either
-        side; where it is inf, both are NaN.
+        belongs, or a positive multiple of both: where it is -inf, every a is -inf or absent, and
+        f(-inf) = 0 adds nothing on either side; where it is inf, both are NaN.
         """
         finite = all(r.tensor in self.known.finite or self.settled(r) for r in reads(base))
         if finite and not may_be_minus_inf(base, frozenset(r.tensor for r in reads(base))):
             return True
-        group = self.inner.get(base.tensor) if isinstance(base, Read) else None
+        scale = [f for f in factors(base) if not reads(f)]
+        shared = [f for f in factors(base) if reads(f)]
+        group = self.inner.get(shared[0].tensor) if isinstance(shared[0], Read) else None
         vanishes = OPS[name].range[0] == 0 and OPS[name].rising == (1,)
-        if group is None or group.reduce is None or not vanishes:
+        if group is None or group.reduce is None or len(shared) > 1 or not vanishes:
             return False
-        value, where = _lift(self._body(group, base))
+        value, where = _lift(self._body(group, shared[0]))
         same_points = set(where) <= set(self.where)
         highest = REDUCTIONS[group.reduce.op].identity == -inf
-        below = any({negate(base), *terms(value)} <= set(e) for e in exponents)
-        return highest and same_points and below
+        needed = {negate(base), *summands(multiply((*scale, value)))}
+        below = any(set(map(_key, needed)) <= set(map(_key, e)) for e in exponents)
+        return same_points and highest and below and nonnegative(multiply(tuple(scale)), {})
+
+
+def summands(e: Expr) -> tuple[Expr, ...]:
+    """The terms of a sum, each with its sign outside the product."""
+    return tuple(map(_signed, terms(e)))
+
+
+def _signed(term: Expr) -> Expr:
+    fs = factors(term)
+    negative = [f for f in fs if _is_negative(f)]
+    if not negative:
+        return term
+    bare = _signed(multiply(tuple(f.args[0] if _is_negative(f) else f for f in fs)))
+    return negate(bare) if len(negative) % 2 else bare
+
+
+def _key(term: Expr) -> tuple[bool, tuple[str, ...]]:
+    """Equal for products of the same factors, in whatever order they are written."""
+    bare = negate(term) if _is_negative(term) else term
+    return _is_negative(term), tuple(sorted(map(repr, factors(bare))))
 
 
 def _lift(e: Expr) -> tuple[Expr, tuple[Expr, ...]]:
@@ -251,5 +274,5 @@ def _difference(summands: tuple[Expr, ...]) -> Expr:
     return add_up(tuple(sorted(summands, key=_is_negative)))
 
 
-def _is_negative(e: Expr) -> bool:
+def _is_negative(e: Expr) -> TypeGuard[Apply]:
     return isinstance(e, Apply) and e.op == "neg"
