@@ -65,6 +65,8 @@ class Expressions(ABC):
 
     def fail(self, code: str, message: str, span: Span, scope: Scope, hint: str = "") -> Typed:
         """Report a mistake; the value of what cannot be understood."""
+        if scope.macro:
+            message += f", in `{scope.macro}`"
         self.report.add(code, message, scope.place(span), hint)
         return UNKNOWN
 
@@ -96,7 +98,8 @@ class Expressions(ABC):
         spent, self._steps = self._steps > MAX_STEPS, self._steps + steps
         if not spent and self._steps > MAX_STEPS:
             hint = "give a part of it a name of its own, as a tensor"
-            self.fail("E405", "masks and macros make this too large", span, scope, hint)
+            message = "masks and macros make this too large"
+            self.report.add("E405", message, scope.place(span), hint)
         return self._steps <= MAX_STEPS
 
     def _value(self, e: tree.Expr, scope: Scope) -> Typed:
@@ -227,7 +230,7 @@ class Expressions(ABC):
     def _name(self, e: tree.Name, scope: Scope) -> Typed:
         if e.name in scope.names:
             return scope.names[e.name]
-        if scope.closed:
+        if scope.macro:
             return self._unknown(e, scope)
         made = self.coordinate(e.name, scope)
         if made is not None:
@@ -257,7 +260,7 @@ class Expressions(ABC):
 
     def _unknown(self, e: tree.Name, scope: Scope) -> Typed:
         symbols = self.symbols
-        if e.name in symbols.ranks and not scope.closed:
+        if e.name in symbols.ranks and not scope.macro:
             bound = ", ".join(f"`{r}`" for r in scope.ranks) or "no rank"
             hint = f"here {bound} can be used; add `{e.name}` to the left side or reduce over it"
             if not scope.target:
@@ -271,7 +274,7 @@ class Expressions(ABC):
         return self.fail("E101", f"unknown name `{e.name}`", e.span, scope, hint)
 
     def _access(self, e: tree.Access, scope: Scope) -> Typed:
-        if scope.closed:
+        if scope.macro:
             return self._local(e, scope.tensors[e.name], scope)
         if e.name in self.symbols.params:
             return self._item(e, scope)

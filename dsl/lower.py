@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from textwrap import dedent
 
 from attnc.dsl import tree
 from attnc.dsl.declare import declare, free_bracketed, is_rank_name, rank_name
 from attnc.dsl.format import show
+from attnc.dsl.left import Left, read_left
 from attnc.dsl.macro_check import check_macros
+from attnc.dsl.macros import Expansion
 from attnc.dsl.report import Report
-from attnc.dsl.scope import Scope, Symbols, Tensor
-from attnc.dsl.statement import Right, Statements
+from attnc.dsl.scope import Scope, Tensor
+from attnc.dsl.statement import Right
 from attnc.dsl.typed import Typed, alike, as_float, coordinate
 from attnc.errors import AttncErrors, Span
 from attnc.ir.cascade import Cascade, Concat, DType, ParamDecl, Rank, TensorDecl
-from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.expr import Expr, Read
 from attnc.ir.walk import subexprs
 
 
@@ -40,7 +42,7 @@ class Lowering:
         ranks = self.symbols.ranks
         taken = {*ranks, *(r.upper() for r in ranks), *self.symbols.params}
         taken |= {*self.symbols.tensors, *self.symbols.bracketed}
-        self.to = Statements(self.symbols, self.report, taken)
+        self.to = Expansion(self.symbols, self.report, taken)
         self._iterative: set[str] = set()
         self._started: dict[str, tree.Assign] = {}
         self._outputs: list[str] = []
@@ -270,71 +272,6 @@ def _accessed(spec: tree.Spec) -> Iterator[str]:
         if isinstance(top, tree.Access):
             yield top.name
         stack.extend(tree.children(top))
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A left side: its indices in the cascade, the ranks that it binds, how its axes are called.
-
-    `step` is the rank that `t + 1` iterates; `start`: an index is a constant, an initial value.
-    """
-
-    indices: tuple[Expr, ...]
-    ranks: tuple[str, ...]
-    axes: tuple[str, ...]
-    step: str = ""
-    start: bool = False
-    sound: bool = True
-
-
-def read_left(target: tree.Access, symbols: Symbols, report: Report) -> Left:
-    """The left side of a statement; what is wrong with it is reported and left out."""
-    indices: list[Expr] = []
-    ranks: list[str] = []
-    axes: list[str] = []
-    step, start, sound = "", False, True
-    for index in target.indices:
-        match index:
-            case tree.Name(name) | tree.Binary("+", tree.Name(name), tree.Literal(1)):
-                known = name.lower()
-                sound &= is_rank_name(name) and rank_is_new(index, name, ranks, symbols, report)
-                if not is_rank_name(name):
-                    rank_name(tree.Name(name, span=index.span), report)
-                    axes.append(known)
-                    continue
-                ranks.append(name)
-                axes.append(name)
-                indices.append(Index(name))
-                if isinstance(index, tree.Binary):
-                    step = name
-                    indices[-1] = Apply("add", (Index(name), Number(1)))
-            case tree.Literal(int(value)) if not isinstance(value, bool):
-                start = True
-                axes.append(str(value))
-                indices.append(Number(value))
-            case _:
-                sound = False
-                ranks.extend(sorted(tree.names_in(index) & symbols.ranks.keys()))
-                axes.append(show(index))
-                hint = "write a rank `m`, `t + 1` to iterate, or 0 for an initial value"
-                message = f"`{show(index)}` cannot stand on the left side"
-                report.add("E215", message, index.span, hint)
-    return Left(tuple(indices), tuple(dict.fromkeys(ranks)), tuple(axes), step, start, sound)
-
-
-def rank_is_new(
-    at: tree.Expr, name: str, ranks: list[str], symbols: Symbols, report: Report
-) -> bool:
-    """Whether neither the rank nor its grid is an index already."""
-    parent = symbols.ranks[name].parent if name in symbols.ranks else None
-    for other in (name, parent):
-        if other in ranks:
-            message = f"rank `{name}` is given twice"
-            if other != name:
-                message = f"`{name}` is a component of `{parent}`, which is an index too"
-            report.add("E205", message, at.span)
-            return False
-    return True
 
 
 def _doc(item: tree.Item, spec: tree.Spec) -> str:

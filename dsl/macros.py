@@ -30,7 +30,15 @@ def prelude() -> tuple[tree.Macro, ...]:
     return tuple(i for i in items if isinstance(i, tree.Macro))
 
 
-def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
+class Expansion(Statements):
+    """Collects the statements of the cascade, those of macros included."""
+
+    def expand(self, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
+        with self.nested(e.span, scope):
+            return _expand(self, e, scope, top)
+
+
+def _expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
     """The right side that a macro call stands for; its statements are added `to` the cascade."""
     macro, span = to.symbols.macros[e.fn], scope.place(e.span)
     if not to.affords(_STEPS, e.span, scope) or e.fn in to.symbols.broken_macros:
@@ -46,7 +54,7 @@ def expand(to: Statements, e: tree.Over | tree.Call, scope: Scope, top: bool) ->
     body = Scope(
         ranks=inside.ranks,
         actual=dict(zip(names, ranks, strict=True)),
-        closed=True,
+        macro=e.fn,
         exact=scope.exact,
         target=scope.target,
         span=span,

@@ -64,7 +64,7 @@ class Scope:
     names:    bare names with a value of their own: formals of a mask or macro
     actual:   a macro's names for ranks
     tensors:  a macro's tensors
-    closed:   inside a macro: nothing of the spec is visible
+    macro:    the macro whose body this is: nothing of the spec is visible
     exact:    `/` of two ints is an exact division
     where:    the `where` of the statement
     inner:    ranks that nested reductions of the statement bind (filled while it is read)
@@ -76,7 +76,7 @@ class Scope:
     names: Mapping[str, Typed] = field(default_factory=dict)
     actual: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, Local] = field(default_factory=dict)
-    closed: bool = False
+    macro: str = ""
     exact: bool = False
     where: tree.Expr | None = None
     inner: set[str] = field(default_factory=set)

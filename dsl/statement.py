@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -57,12 +58,9 @@ class Statements(Expressions):
         self._taken = set(taken)
         self._copies: dict[str, int] = {}
 
+    @abstractmethod
     def expand(self, e: tree.Over | tree.Call, scope: Scope, top: bool) -> Right:
-        """A macro's result; see `attnc.dsl.macros`."""
-        from attnc.dsl.macros import expand
-
-        with self.nested(e.span, scope):
-            return expand(self, e, scope, top)
+        """The right side that a macro call stands for."""
 
     # Right sides.
 
@@ -111,7 +109,7 @@ class Statements(Expressions):
         found = []
         for arg in args:
             name = arg.name if isinstance(arg, tree.Name) else ""
-            rank = scope.actual.get(name, "" if scope.closed else name)
+            rank = scope.actual.get(name, "" if scope.macro else name)
             if rank not in self.symbols.ranks:
                 message = f"`{of}` is over ranks, this is not one"
                 self.fail("E406", message, arg.span, scope, f"write a rank's name: `{of}(n)`")
