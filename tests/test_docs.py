@@ -1,7 +1,8 @@
-"""What the pages say is so: commands run, code runs, excerpts are in the files that they quote.
+"""What the pages say is so: commands run, code runs, what a command prints is what it prints.
 
 A fenced block may be preceded by a comment for the reader of the source:
-`<!-- not run: why -->`, or `<!-- from PATH -->` for an excerpt of a file.
+`<!-- not run: why -->`, or `<!-- printed by COMMAND -->` for what a command prints. In the latter,
+a line of dots stands for what the page leaves out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _BLOCK = re.compile(
     r"(?:<!-- (?P<note>[^>]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_DOTS = re.compile(r"^ *\.\.\.\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,24 @@ def _blocks(page: Path) -> list[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in _blocks(page)]
-RUN = [b for b in BLOCKS if not b.note.startswith(("not run: ", "from "))]
+RUN = [b for b in BLOCKS if not b.note.startswith(("not run: ", "printed by "))]
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
+    # The command of this checkout, whatever is installed.
+    script = folder / "bin" / "attnc"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m attnc "$@"\n')
+    script.chmod(0o755)
     environment = dict(
         os.environ,
-        PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        PATH=os.pathsep.join([str(script.parent), os.environ["PATH"]]),
         PYTHONPATH=str(ROOT),
         ATTNC_CACHE_DIR=str(folder / "cache"),
     )
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -67,7 +75,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     fences = re.findall(r"^```", page.read_text(encoding="utf-8"), re.MULTILINE)
     blocks = _blocks(page)
     assert len(fences) == 2 * len(blocks)
-    assert all(b.language in ("sh", "python", "attn", "text", "toml", "json") for b in blocks)
+    assert all(b.language in ("", "sh", "python", "attn", "text") for b in blocks)
 
 
 @pytest.mark.parametrize("block", [b for b in RUN if b.language == "sh"], ids=str)
@@ -88,12 +96,28 @@ def test_a_spec_of_a_page_is_right(block: Block, tmp_path: Path) -> None:
     _run([sys.executable, "-m", "attnc", "check", "page.attn"], tmp_path)
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.note.startswith("from ")], ids=str)
-def test_an_excerpt_is_in_its_file(block: Block) -> None:
-    source = (ROOT / block.note.removeprefix("from ")).read_text(encoding="utf-8")
-    # `...` stands for what the page leaves out.
-    for part in re.split(r"^\s*\.\.\.\n", block.text, flags=re.MULTILINE):
-        assert part in source
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.note.startswith("printed by ")], ids=str)
+def test_a_command_prints_what_the_page_shows(
+    block: Block, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    printed = _run(["bash", "-euc", block.note.removeprefix("printed by ")], tmp_path)
+    if request.config.getoption("--update-golden"):
+        page = block.page.read_text(encoding="utf-8")
+        block.page.write_text(page.replace(block.text, _refreshed(block.text, printed)), "utf-8")
+        return
+    for part in _DOTS.split(block.text):
+        assert part in printed, "`make golden` rewrites it"
+
+
+def _refreshed(shown: str, printed: str) -> str:
+    """The excerpts between dots, from the same first line to the same last line of what is new."""
+    parts = re.split(f"({_DOTS.pattern})", shown, flags=re.MULTILINE)
+    for i, part in enumerate(parts[::2]):
+        if part:
+            first, last = part.splitlines(keepends=True)[:: max(1, part.count("\n") - 1)][:2]
+            start = printed.index(first)
+            parts[2 * i] = printed[start : printed.index(last, start) + len(last)]
+    return "".join(parts)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
