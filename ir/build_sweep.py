@@ -194,9 +194,11 @@ class _Builder:
             hidden = Apply("select", (present, place, MINUS_INF))
             if hidden not in set(subexprs(masked)):
                 continue
-            if place in self.tiles.titles:
-                name, span = self.tiles.titles[place]
-                self.tiles.titles.setdefault(hidden, (f"{name}_visible", span))
+            title = self.tiles.titles.get(place)
+            if title is None and isinstance(place, Read):
+                title = (place.tensor.lower(), None)
+            if title is not None:
+                self.tiles.titles.setdefault(hidden, (f"{title[0]}_visible", title[1]))
             for known, title in list(self.tiles.titles.items()):
                 if known != place and place in set(subexprs(known)):
                     self.tiles.titles.setdefault(substitute(known, {place: hidden}), title)
@@ -235,7 +237,7 @@ class _Builder:
             base = self.tiles.let(block, f"{_short(s.base)}_base", ranks, low)
             before = self.tiles.lower(before, block)
             ratio: Expr = Apply(s.map, (self._in_units(s, Apply("sub", (before, base)), block),))
-            if not _grows_from_minus_inf(s.base):
+            if not self._starts_low(s.base):
                 ratio = Apply("select", (_is_finite(before), ratio, Number(0.0)))
             block.known[base_key] = base
             block.known[rescale_key] = self.tiles.let(block, "rescale", ranks, ratio)
@@ -250,8 +252,7 @@ class _Builder:
     def _safe(self, base: Expr) -> Expr:
         """A base without a value (nothing seen yet) is 0: -inf - base stays -inf, never NaN."""
         if not self._starts_low(base):
-            valued = Apply("lt", (Apply("abs", (base,)), Number(inf)))
-            return Apply("select", (valued, base, Number(0.0)))
+            return Apply("select", (_is_finite(base), base, Number(0.0)))
         if not may_be_minus_inf(base, self.tiles.finite):
             return base
         nothing = Apply("eq", (base, Number(-inf)))
@@ -312,16 +313,6 @@ class _Builder:
         if not isinstance(value, Read):
             value = self.tiles.let(self.tiles.ready, o.tensor.lower(), ranks, value, span=o.span)
         return Store(o.tensor, o.axes, value, o.span)
-
-
-def _grows_from_minus_inf(base: Expr) -> bool:
-    """Whether a base is finite or -inf at any time, like a running maximum; k * max may be +inf."""
-    steps = [x for x in subexprs(base) if isinstance(x, Apply)]
-    return all(
-        x.op in ("add", "max", "select", "eq", "log", "log2", "float")
-        or (x.op == "mul" and any(isinstance(a, Number) and a.value > 0 for a in x.args))
-        for x in steps
-    )
 
 
 def _is_finite(e: Expr) -> Expr:

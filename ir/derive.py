@@ -383,29 +383,19 @@ class _Placing:
         No division by what is still 0, no log of what may still be negative, and no maximum of
         points that are seen later than those of the sum. `exponent` is a in f(a - base).
         """
-        tensors = self.work.tensors
+        tensors, empty = self.work.tensors, self.work.empty()
         for x in subexprs(base):
-            if not isinstance(x, Apply):
+            if not isinstance(x, Apply) or any(nonfinite(a, {}, tensors) for a in x.args):
                 continue
             if x.op == "div" and not nonzero(x.args[1], tensors):
                 self._need_final(x.args[1], "div")
-            if "nan" in nonfinite(x, {}, tensors):
+            edge = nonfinite(x, {}, tensors)
+            if "nan" in edge or (edge and not self._vanishes(x.args[0], exponent)):
                 self._need_final(x, x.op)
-            if nonfinite(x, {}, tensors) and not self._vanishes(x.args[0], exponent):
-                self._need_final(x, x.op)
-        if nonfinite(base, self.work.empty(), tensors):
-            for r in reads(base):
-                if not isfinite(self.work.empty().get(r.tensor, 0.0)):
-                    if not self._seen_before(r, exponent):
-                        self._need_final(r, _name(base))
-
-    def _summands(self, e: Expr) -> tuple[Expr, ...]:
-        """The terms of a sum; a product is distributed only where that frees a statistic."""
-        return tuple(
-            t
-            for s in summands(e)
-            for t in (terms(s) if self.work.varies(s) and self._waits(s) else (s,))
-        )
+        starts = (r for r in reads(base) if not isfinite(empty.get(r.tensor, 0.0)))
+        for r in starts if nonfinite(base, empty, tensors) else ():
+            if not self._seen_before(r, exponent):
+                self._need_final(r, _name(base))
 
     def _vanishes(self, total: Expr, exponent: Expr) -> bool:
         """`total` is a sum of the very f(exponent - base): where it is 0 nothing was added."""

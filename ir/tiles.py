@@ -19,7 +19,7 @@ from attnc.ir.ops import OPS, REDUCTIONS
 from attnc.ir.plan import Dot, Let, Load, Serial, Value
 from attnc.ir.presence import conjunction, split_presence
 from attnc.ir.region import Region, Scope
-from attnc.ir.separate import ONE, add_up, factors, multiply, separate, terms
+from attnc.ir.separate import add_up, factors, inverse, multiply, separate, terms
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import children, reads, subexprs, substitute, with_children
 
@@ -111,20 +111,37 @@ class TileWriter:
             return self._named(e, home)
         if e in self.titles or e in self.shared:
             return self._named(e, block)
-        if e.op == "div" and self._is_scalar(e.args[1]) and not self._is_scalar(e.args[0]):
-            # Division by a scalar of the call: its reciprocal is computed once.
-            e = Apply("mul", (e.args[0], Apply("div", (ONE, e.args[1]))))
-        return with_children(e, tuple(self.lower(a, block) for a in e.args))
+        return self._lower_operands(e, block)
 
     def _named(self, e: Expr, block: Block) -> Expr:
         assert isinstance(e, Apply)
         wish, span = self.titles.get(e, (_describe(e), None))
-        value = with_children(e, tuple(self.lower(a, block) for a in e.args))
+        value = self._lower_operands(e, block)
         made = self.let(
             block, wish, self.tile_ranks(e), value, dtype_of(e, self.scope.cascade), span
         )
         block.known[e] = made
         return made
+
+    def _lower_operands(self, e: Apply, block: Block) -> Expr:
+        if e.op == "div" and self._is_scalar(e.args[1]) and not self._is_scalar(e.args[0]):
+            # Division by a scalar of the call: its reciprocal is computed once.
+            e = Apply("mul", (e.args[0], inverse(e.args[1])))
+        elif e.op == "div" and self.varies(e.args[0]) and not self.varies(e.args[1]):
+            # Likewise for a divisor that stays the same during the sweep.
+            e = Apply("mul", (e.args[0], self._inverse(e.args[1])))
+        return with_children(e, tuple(self.lower(a, block) for a in e.args))
+
+    def _inverse(self, divisor: Expr) -> Expr:
+        """1 / divisor, computed before the sweep that divides by it."""
+        whole = inverse(divisor)
+        found = self.ready.find(whole)
+        if found is None:
+            value = self.lower(divisor, self.ready)
+            wish = f"inv_{value.tensor}" if isinstance(value, Read) else "inv"
+            ranks = self.tile_ranks(divisor)
+            found = self.ready.known[whole] = self.let(self.ready, wish, ranks, inverse(value))
+        return found
 
     def _home(self, e: Expr, block: Block) -> Block:
         """The outermost block in which `e` can be computed."""

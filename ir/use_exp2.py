@@ -94,7 +94,7 @@ def _in_bare_units(derived: Derived, state: State) -> Derived:
             return s
         return replace(s, body=substitute(s.body, {old: new}), base=own, map="exp2", unit=unit)
 
-    scaled = replace(statistic, value=multiply((own, multiply(constants))))
+    scaled = replace(statistic, value=multiply((own, *constants)))
     return replace(
         derived,
         states=tuple(convert(s) for s in derived.states),
