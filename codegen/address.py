@@ -10,7 +10,7 @@ from attnc.codegen.expr import Tiles, subscript
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
-from attnc.ir.walk import subexprs, substitute
+from attnc.ir.walk import reads, subexprs, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,16 @@ class Address:
 
 @dataclass(slots=True)
 class Addressing:
-    """Makes addresses in one kernel. `scalars` are the lets that the caller computes, by name."""
+    """Makes addresses in one kernel.
+
+    `host` tells what the scalars are that the caller computes; `indices` defines the scalar indices
+    that got a name, for the kernel's first lines.
+    """
 
     scope: Scope
     tiles: Tiles
     host: Mapping[Expr, Expr]
+    indices: list[tuple[str, str]] = field(default_factory=list)
 
     def of(self, read: Read, axes: tuple[str, ...], local: frozenset[str]) -> Address:
         """The address of `read` as a tile over `axes`; `local` lets exist only inside the loop."""
@@ -67,15 +72,14 @@ class Addressing:
     def _axis(self, a: Address, tensor: str, axis: int, index: Expr, rank: str) -> None:
         stride = self.scope.stride(tensor, axis)
         split = linear(index, lambda e: not self.tiles.ranks(e))
-        inside = stays_inside(index, rank, self.scope.cascade, self.host)
-        if not inside:
-            index_code = self._checked(a, tensor, index, rank)
+        name = self._index(a, tensor, index, rank)
         if split is None:
-            a.tiles.append(f"{index_code}.to(tl.int64) * {stride}")
+            a.tiles.append(f"{name}.to(tl.int64) * {stride}")
             a.bound = True
             return
         if split.rest is not None:
-            a.scalars.append(f"{self._wide(split.rest)} * {stride}")
+            rest = name if split.rest == index and name else self._wide(split.rest)
+            a.scalars.append(f"{rest} * {stride}")
         for r, factor in split.factors.items():
             self._steps(a, r, factor, stride)
 
@@ -95,14 +99,33 @@ class Addressing:
             local = self.scope.local(rank)
         a.tiles.append(place.format(local + subscript((rank,), a.axes)))
 
-    def _checked(self, a: Address, tensor: str, index: Expr, rank: str) -> str:
-        """Names an index that may lie outside and tests it; returns the name."""
-        name = self.scope.namer.name(("index", tensor, index), f"{tensor.lower()}_{rank}")
-        code = self.tiles.write(index, a.axes)
-        a.checks.append(f"{name} = {code.text}")
-        a.masks.append(f"({name} >= 0) & ({name} < {self.scope.extent(rank)})")
-        a.bound = a.bound or self.scope.stage.swept in self.tiles.ranks(index)
+    def _index(self, a: Address, tensor: str, index: Expr, rank: str) -> str:
+        """The name of a computed index, tested against the extent where it may lie outside."""
+        if isinstance(index, Index) and index.rank == rank:
+            return ""
+        inside = stays_inside(index, rank, self.scope.cascade, self.host)
+        split = linear(index, lambda e: not self.tiles.ranks(e))
+        if inside and split is not None and (split.factors or not self._is_fixed(index)):
+            return ""
+        name = self.scope.namer.name(("index", index), rank, f"{tensor.lower()}_{rank}")
+        definition = (name, self.tiles.write(index, a.axes).text)
+        if self._is_fixed(index):
+            if definition not in self.indices:
+                self.indices.append(definition)
+        else:
+            a.checks.append(" = ".join(definition))
+            a.bound = a.bound or self.scope.stage.swept in self.tiles.ranks(index)
+        if not inside:
+            a.masks.append(f"({name} >= 0) & ({name} < {self.scope.extent(rank)})")
         return name
+
+    def _is_fixed(self, index: Expr) -> bool:
+        """A scalar of grid coordinates and of what the caller passes: known from the start."""
+        fixed = not self.tiles.ranks(index) and not any(
+            isinstance(x, Index) and x.rank in self.scope.serial for x in subexprs(index)
+        )
+        passed = {r.tensor for r in self.host if isinstance(r, Read)}
+        return fixed and all(r.tensor in passed for r in reads(index))
 
     def _wide(self, e: Expr) -> str:
         """A scalar as a 64-bit integer."""

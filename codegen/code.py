@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isinf, isnan
+from math import e, isinf, isnan, log, log2
+from typing import Final
 
 # Loosest first: comparison, or-bar, and, sum, product, sign, atom.
 COMPARE, BAR, AND, SUM, PRODUCT, SIGN, ATOM = range(7)
+
+# Numbers that the module gives a name.
+CONSTANTS: Final = {log2(e): "LOG2E", log(2.0): "LN2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,9 @@ class Code:
 
 
 def number(value: bool | int | float) -> Code:
-    """A literal."""
+    """A literal, or the name of a constant."""
+    if isinstance(value, float) and value in CONSTANTS:
+        return Code(CONSTANTS[value])
     if isinstance(value, float) and (isinf(value) or isnan(value)):
         return Code(f'float("{value}")')
     text = repr(value)

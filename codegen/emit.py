@@ -9,9 +9,10 @@ from pathlib import Path
 
 import jinja2
 
+from attnc.codegen.code import CONSTANTS
 from attnc.codegen.config import Config
-from attnc.codegen.helpers import helper_sources
-from attnc.codegen.kernel import Kernel, write_kernel
+from attnc.codegen.helpers import HELPER_NAMES, helper_sources
+from attnc.codegen.kernel import words, write_kernel
 from attnc.codegen.launcher import write_launcher
 from attnc.codegen.names import Namer
 from attnc.codegen.text import escape, fill, wrap
@@ -24,17 +25,20 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     names = Namer()
     public = names.name("public", plan.cascade.name)
     lead = leading_input(plan.cascade)
+    helpers = {op: names.name(("helper", op), wish) for op, wish in HELPER_NAMES.items()}
     kernels = tuple(
-        write_kernel(plan.cascade, s, names.name(("kernel", i), f"{public}_kernel"), lead)
+        write_kernel(plan.cascade, s, names.name(("kernel", i), f"{public}_kernel"), lead, helpers)
         for i, s in enumerate(plan.stages)
         if isinstance(s, SweepStage)
     )
     launcher = write_launcher(plan, kernels, public, config or {})
-    helpers = helper_sources({h for k in kernels for h in k.helpers})
+    sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
+    text = [x for k in kernels for x in k.lines]
+    constants = [(name, value) for value, name in CONSTANTS.items() if name in words(text)]
     template = _environment().get_template("module.py.j2")
     fields = {
-        "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": helpers,
-        "notes": _derivation(plan),
+        "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
+        "notes": _derivation(plan), "constants": constants,
     }  # fmt: skip
     unnamed = template.render(**fields, digest="")
     digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]

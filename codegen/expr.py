@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 
 from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code, number
 from attnc.codegen.scope import Scope
@@ -36,30 +35,33 @@ CALLS: Mapping[str, str] = {
     "erf": "tl.erf",
     "sigmoid": "tl.sigmoid",
 }
-# Emitted into the module when used (`helpers.py`).
-_HELPERS = frozenset({"tanh", "softplus", "log1p", "silu", "gelu", "pow", "sign"})
-
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in."""
+    """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in.
+
+    A let that is written where it is used has its text for a name; `binds` is its outermost operator.
+    """
 
     name: str
     axes: tuple[str, ...]
     dtype: DType = "float"
     native: bool = False
+    binds: int = ATOM
+    flag: bool = False
 
 
 @dataclass(slots=True)
 class Tiles:
-    """Writes expressions; knows what every name is in this kernel and notes what was used.
+    """Writes expressions over the variables in scope; notes which helper functions they call.
 
-    `coordinate` names the coordinate of a rank, and tells whether it is a tile (has an axis).
+    `counts` bounds integer variables, for floor divisions that need no helper.
     """
 
     scope: Scope
     variables: dict[str, Variable] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
+    counts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def dtype(self, e: Expr) -> DType:
         """The type of an expression over tiles."""
@@ -144,7 +146,9 @@ class Tiles:
 
     def _variable(self, v: Variable, axes: tuple[str, ...]) -> Code:
         text = _oriented(v, axes)
-        return Code(f"{text}.to(tl.float32)" if v.native and v.dtype == "float" else text)
+        if v.native:
+            return Code(f"{text}.to(tl.float32)")
+        return Code(f"({text} != 0)") if v.flag else Code(text, v.binds)
 
     def _apply(self, e: Apply, axes: tuple[str, ...]) -> Code:
         args = e.args
@@ -167,16 +171,34 @@ class Tiles:
             case "pow" if args[1] in (Number(2), Number(2.0)) and isinstance(args[0], Read):
                 x = self.write(args[0], axes).inside(PRODUCT + 1)
                 return Code(f"{x} * {x}", PRODUCT)
+            case "lt" if isinstance(args[0], Index) and args[1] == Extent(args[0].rank):
+                return self._edge(args[0].rank, axes)
             case op if op in INFIX:
                 sign, binds = INFIX[op]
                 a, b = (self.write(x, axes) for x in args)
-                return Code(f"{a.inside(binds + (binds == COMPARE))} {sign} {b.inside(binds + 1)}", binds)
+                left = a.inside(binds + (binds == COMPARE))
+                right = b.inside(binds + (op not in ("and", "or")))
+                text = f"{left} {sign} {right}"
+                if binds == COMPARE and not self.ranks(e) and self.dtype(args[0]) == "float":
+                    # Triton's interpreter cannot broadcast a comparison of two float scalars.
+                    return Code(f"(tl.where({text}, 1, 0) != 0)")
+                return Code(text, binds)
             case op if op in CALLS:
                 return self._call(CALLS[op], args, axes)
             case op:
-                assert op in _HELPERS, op
-                self.helpers.add(op)
-                return self._call(HELPER_NAMES.get(op, op), args, axes)
+                return self._call(self.helper(op), args, axes)
+
+    def _edge(self, rank: str, axes: tuple[str, ...]) -> Code:
+        """Whether a coordinate exists: what loads are masked with."""
+        name, tiled = self.scope.coordinate(rank)
+        if tiled:
+            return Code(self.scope.inside(rank) + subscript((rank,), axes))
+        return Code(f"{name} < {self.scope.extent(rank)}", COMPARE)
+
+    def helper(self, op: str) -> str:
+        """The name of a function that the module must bring along."""
+        self.helpers.add(op)
+        return self.scope.helpers[op]
 
     def _call(self, function: str, args: tuple[Expr, ...], axes: tuple[str, ...]) -> Code:
         return Code(f"{function}({', '.join(self.write(a, axes).text for a in args)})")
@@ -194,20 +216,10 @@ class Tiles:
     def _floor(self, e: Apply, axes: tuple[str, ...]) -> Code:
         """Triton's // and % round towards zero; the language's round down."""
         a, b = (self.write(x, axes) for x in e.args)
-        if all(nonnegative(x, self._known_counts()) for x in e.args):
+        if all(nonnegative(x, self.counts) for x in e.args):
             sign = "//" if e.op == "floordiv" else "%"
             return Code(f"{a.inside(PRODUCT)} {sign} {b.inside(PRODUCT + 1)}", PRODUCT)
-        helper = "floor_div" if e.op == "floordiv" else "floor_mod"
-        self.helpers.add(helper)
-        return Code(f"{helper}({a.text}, {b.text})")
-
-    def _known_counts(self) -> dict[str, tuple[float, float]]:
-        return {n: (0.0, inf) for n in self.counts}
-
-    counts: frozenset[str] = frozenset()
-
-
-HELPER_NAMES: Mapping[str, str] = {"pow": "power"}
+        return Code(f"{self.helper(e.op)}({a.text}, {b.text})")
 
 
 def subscript(have: tuple[str, ...], axes: tuple[str, ...]) -> str:

@@ -6,11 +6,12 @@ last place near 0 and for large arguments, and gives no NaN for +-inf.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
-# Polynomials: Cephes 2.8, single precision (S. Moshier), tanhf; others as commented.
+# operator -> (operators it builds on, source)
 _SOURCES: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "floor_div": (
+    "floordiv": (
         (),
         '''
 def floor_div(a, b):
@@ -19,7 +20,7 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 ''',
     ),
-    "floor_mod": (
+    "mod": (
         (),
         '''
 def floor_mod(a, b):
@@ -48,7 +49,7 @@ def sign(x):
         (),
         '''
 def tanh(x):
-    """A polynomial near 0, where 1 - 2 / (exp(2x) + 1) would cancel."""
+    """Cephes' polynomial near 0, where 1 - 2 / (exp(2x) + 1) would cancel."""
     z = x * x
     near = -5.70498872745e-3
     near = near * z + 2.06390887954e-2
@@ -93,43 +94,54 @@ def gelu(x):
     return tl.where(x == -float("inf"), 0.0, 0.5 * x * (1.0 + tl.erf(0.7071067811865476 * x)))
 ''',
     ),
-    "power": (
+    "pow": (
         (),
         '''
 def power(x, y):
-    """x ** y as IEEE: the exponent of |x| is split off, so that y * log2 keeps its digits."""
-    x, y = x + 0.0 * y, y + 0.0 * x
-    scaled = tl.where(tl.abs(x) < 1.17549435e-38, tl.abs(x) * 16777216.0, tl.abs(x))
-    bits = scaled.to(tl.int32, bitcast=True)
+    """x ** y; the exponent of |x| is split off, so that log2 keeps its digits."""
+    x, y = tl.cast(x, tl.float32), tl.cast(y, tl.float32)
+    size, bound = tl.abs(x), tl.minimum(tl.maximum(y, -1.0e12), 1.0e12)
+    tiny = size < 1.1754944e-38
+    bits = tl.where(tiny, size * 16777216.0, size).to(tl.int32, bitcast=True)
     whole = (bits - 0x3F3504F3) >> 23
-    part = y * tl.log2((bits - (whole << 23)).to(tl.float32, bitcast=True))
-    whole = whole.to(tl.float32) - tl.where(scaled == tl.abs(x), 0.0, 24.0)
-    # y = high + low with few enough digits that high * whole is exact
-    high = (y.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
-    rest = (y - high) * whole + part
-    steps = tl.floor(high * whole + 0.5)
-    value = tl.exp2(steps) * tl.exp2(high * whole - steps + rest)
-    value = tl.where((x == 0) | (tl.abs(x) == float("inf")), special_power(tl.abs(x), y), value)
-    odd = tl.abs(y) % 2.0 == 1.0
-    signed = tl.where(tl.floor(y) == y, tl.where(odd, -value, value), float("nan"))
-    value = tl.where(x < 0, signed, value)
-    return tl.where((y == 0) | (x == 1.0), 1.0, value)
+    part = (bits - (whole << 23)).to(tl.float32, bitcast=True)
+    whole = whole.to(tl.float32) - tl.where(tiny, 24.0, 0.0)
+    head = (bound.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
+    steps = tl.floor(head * whole + 0.5)
+    rest = (head * whole - steps) + ((bound - head) * whole + bound * tl.log2(part))
+    value = tl.exp2(rest - tl.floor(rest)) * tl.exp2(steps + tl.floor(rest))
+    extreme = tl.where((size == 0.0) == (y > 0.0), 0.0, float("inf"))
+    value = tl.where((size == 0.0) | (size == float("inf")), extreme, value)
+    sign = tl.where(tl.abs(bound) % 2.0 == 1.0, -1.0, 1.0)
+    negative = tl.where(tl.floor(bound) == bound, sign * value, float("nan"))
+    value = tl.where(x < 0.0, negative, value)
+    value = tl.where(x == 1.0, 1.0, tl.where(y == 0.0, 1.0, value))
+    return tl.where(x == x, tl.where(y == y, value, y), x)
 ''',
     ),
 }
 
 
-def helper_sources(used: Iterable[str]) -> tuple[str, ...]:
-    """The functions' texts, what each needs before it, without decorators."""
+HELPER_NAMES: Mapping[str, str] = {
+    op: source.split("(")[0].removeprefix("\ndef ") for op, (_, source) in _SOURCES.items()
+}
+
+
+def helper_sources(used: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The functions' texts under the given names, each after those it calls, without decorators."""
     found: dict[str, str] = {}
 
-    def add(name: str) -> None:
-        if name not in found:
-            needs, source = _SOURCES[name]
-            for other in needs:
-                add(other)
-            found[name] = source.strip()
+    def add(op: str) -> None:
+        if op in found:
+            return
+        needs, source = _SOURCES[op]
+        for other in needs:
+            add(other)
+        for callee in (op, *needs):
+            call = rf"(?<![\w.]){HELPER_NAMES[callee]}(?=\()"
+            source = re.sub(call, names[callee], source)
+        found[op] = source.strip()
 
-    for name in sorted(used):
-        add(name)
+    for op in sorted(used):
+        add(op)
     return tuple(found.values())

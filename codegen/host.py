@@ -73,11 +73,11 @@ class Host:
     def write(self, e: Expr) -> Code:
         match e:
             case Number(value):
-                return number(value)
+                return _constant(value)
             case Extent() | Param() | Read():
                 return Code(self.name(e))
             case Apply("float", (Number(value),)):
-                return number(float(value))
+                return _constant(float(value))
             case Apply("float", (x,)):
                 return self.write(x)
             case Apply("neg", (x,)):
@@ -161,3 +161,16 @@ class Host:
                 return self.write(args[0])
             case _:
                 return Code(f"{_MATH[op]}({joined})")
+
+
+def _constant(value: bool | int | float) -> Code:
+    code = number(value)
+    return Code(_CONSTANTS.get(code.text, code.text), code.binds)
+
+
+_CONSTANTS = {
+    "LOG2E": "math.log2(math.e)",
+    "LN2": "math.log(2.0)",
+    'float("inf")': "math.inf",
+    'float("-inf")': "-math.inf",
+}

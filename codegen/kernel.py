@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from attnc.codegen.address import Addressing
 from attnc.codegen.expr import Tiles, Variable
-from attnc.codegen.lets import Lines
+from attnc.codegen.lets import Context, Lines
+from attnc.codegen.products import Products
+from attnc.codegen.prune import all_lets, count_uses, prune, used_names
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
-from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
-from attnc.ir.walk import reads
+from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage
 
 Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block"]
 
@@ -50,6 +51,7 @@ class Kernel:
     name: str
     stage: SweepStage
     parameters: tuple[Parameter, ...]
+    doc: str
     program: tuple[str, ...]
     resident: tuple[str, ...]
     loops: tuple[Loop, ...]
@@ -59,7 +61,14 @@ class Kernel:
     multiplied: tuple[str, ...]
 
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
+        """The parameters of some roles, in order."""
         return tuple(p for p in self.parameters if p.role in roles)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All lines of the body, unbroken and not indented."""
+        loops = [x for p in self.loops for x in (*p.before, p.head, *p.body, *p.after)]
+        return (*self.program, *self.resident, *loops, *self.stores)
 
     @property
     def signature(self) -> tuple[str, ...]:
@@ -76,69 +85,81 @@ class Kernel:
         return (*lines, ", ".join(fixed))
 
     @property
-    def unspecialised(self) -> str:
-        """Arguments whose value must never cause a recompilation."""
-        return ", ".join(f'"{p.name}"' for p in self.named("extent", "param", "host"))
+    def decorator(self) -> str:
+        """`triton.jit`, told which arguments' values must never cause a recompilation."""
+        names = ", ".join(f'"{p.name}"' for p in self.named("extent", "param", "host"))
+        return f"@triton.jit(do_not_specialize=[{names}])"
 
 
-def write_kernel(cascade: Cascade, stage: SweepStage, name: str, main: str) -> Kernel:
-    """The kernel of a stage. `main` is the tensor whose type products of computed tiles take."""
-    return _Writer(Scope(cascade, stage), name, main).kernel()
+def write_kernel(
+    cascade: Cascade, stage: SweepStage, name: str, lead: str, helpers: Mapping[str, str]
+) -> Kernel:
+    """The kernel of a stage.
+
+    `lead` is the tensor whose type products of computed tiles take; `helpers` names the functions
+    that the module defines.
+    """
+    return _Writer(Scope(cascade, prune(stage), helpers), name, lead).kernel()
 
 
 class _Writer:
-    def __init__(self, scope: Scope, name: str, main: str) -> None:
+    def __init__(self, scope: Scope, name: str, lead: str) -> None:
         self.scope, self.stage, self.name = scope, scope.stage, name
-        self.tiles = Tiles(scope)
+        tiles = self.tiles = Tiles(scope)
         host: dict[Expr, Expr] = {}
         for let in self.stage.host:
-            self.tiles.variables[let.name] = Variable(scope.let(let.name), (), let.dtype)
-            assert not isinstance(let.value, Load | Dot)
-            host[Read(let.name, ())] = let.value  # type: ignore[assignment]
-        for let in self.lets:
+            flag = let.dtype == "bool"
+            tiles.variables[let.name] = Variable(scope.let(let.name), (), let.dtype, flag=flag)
+            if let.dtype == "int":
+                tiles.counts[let.name] = (0.0, float("inf"))
+            assert not isinstance(let.value, Load | Dot | Fold | Serial)
+            host[Read(let.name, ())] = let.value
+        for let in all_lets(self.stage):
             scope.let(let.name)
-        self.operands = self._operands()
-        self.addressing = Addressing(scope, self.tiles, host)
-        self.cited: set[int] = set()
-        self.main = scope.pointer(main)
-        self.tiles.counts = frozenset(let.name for let in self.stage.host if let.dtype == "int")
-
-    @property
-    def lets(self) -> tuple[Let, ...]:
-        s = self.stage
-        return (*s.resident, *(x for p in s.passes for x in (*p.body, *p.after)))
-
-    def _section(self, looping: bool = False) -> Lines:
-        return Lines(
-            self.scope, self.tiles, self.addressing, self.operands, self.cited, self.main,
-            looping=looping,
-        )  # fmt: skip
+        self.addressing = Addressing(scope, tiles, host)
+        products = Products(scope, tiles, scope.pointer(lead))
+        self.operands = _operands(all_lets(self.stage))
+        inlined = _inlined(self.stage)
+        self.context = Context(scope, tiles, self.addressing, products, self.operands, inlined)
 
     def kernel(self) -> Kernel:
-        resident = self._section()
+        resident = Lines(self.context)
         for let in self.stage.resident:
             resident.let(let)
         loops = [self._loop(p) for p in self.stage.passes]
-        stores = self._section()
+        stores = Lines(self.context)
         for s in self.stage.stores:
             stores.store(s)
-        below = [*stores.lines, *resident.lines]
+        below = [*resident.lines, *stores.lines]
         for loop in loops:
-            below += [*loop.before, *loop.head_lines, *loop.body, *loop.after]
+            below += [*loop.before, loop.head, *loop.body, *loop.after]
         program = self._program(below)
-        parameters = self._parameters([*program, *below])
-        finished = tuple(
-            Loop(tuple(x.before), x.head, tuple(x.body), tuple(x.after)) for x in loops
-        )
         return Kernel(
-            self.name, self.stage, parameters, tuple(program), tuple(resident.lines), finished,
-            tuple(stores.lines), frozenset(self.tiles.helpers), self.scope.split, self._multiplied(),
-        )  # fmt: skip
+            name=self.name,
+            stage=self.stage,
+            parameters=self._parameters([*program, *below]),
+            doc=self._doc(),
+            program=tuple(program),
+            resident=tuple(resident.lines),
+            loops=tuple(loops),
+            stores=tuple(stores.lines),
+            helpers=frozenset(self.tiles.helpers),
+            split=self.scope.split,
+            multiplied=self._multiplied(),
+        )
+
+    def _doc(self) -> str:
+        s, scope = self.stage, self.scope
+        tile = f"{scope.block(s.row)} coordinates of {s.row}" if s.row else "one row"
+        tile += f" and {scope.block(scope.split)} of {scope.split}" if scope.split else ""
+        at = f" at one ({', '.join(s.grid)})" if s.grid else ""
+        times = {1: "once", 2: "twice"}.get(len(s.passes), f"{len(s.passes)} times")
+        return f"A program holds {tile}{at} and sweeps {s.swept} {times}."
 
     # the sweeps --------------------------------------------------------------------------------
 
-    def _loop(self, p: Pass) -> _Draft:
-        before, body, after = self._section(), self._section(looping=True), self._section()
+    def _loop(self, p: Pass) -> Loop:
+        before, body, after = Lines(self.context), Lines(self.context, looping=True), Lines(self.context)
         for carry in p.carries:
             before.carry(carry)
         in_place = _updated_in_place(p)
@@ -155,11 +176,18 @@ class _Writer:
         start, block = self.scope.start(rank), self.scope.block(rank)
         head = f"for {start} in range(0, {self.scope.extent(rank)}, {block}):"
         opening = self._opening(body.lines)
-        local = [f"{self.scope.local(rank)} = tl.arange(0, {block})"]
-        used = words([*body.hoisted, *opening, *body.lines])
-        local = local if self.scope.local(rank) in used else []
-        lines = [*opening, *body.lines]
-        return _Draft([*before.lines, *local, *body.hoisted], head, lines, after.lines)
+        local = self._once(self.scope.local(rank), f"tl.arange(0, {block})", [*body.before, *opening])
+        return Loop(
+            (*before.lines, *local, *body.before), head, (*opening, *body.lines), tuple(after.lines)
+        )
+
+    def _once(self, name: str, value: str, used_by: Sequence[str]) -> list[str]:
+        """A definition ahead of a loop, unless an earlier loop had it or nothing needs it."""
+        line = f"{name} = {value}"
+        if line in self.context.hoisted or name not in words(used_by):
+            return []
+        self.context.hoisted.add(line)
+        return [line]
 
     def _opening(self, body: Sequence[str]) -> list[str]:
         """The coordinates of the swept tile, as far as the body uses them."""
@@ -174,43 +202,40 @@ class _Writer:
             body,
         )
 
+    # coordinates -------------------------------------------------------------------------------
+
     def _program(self, body: Sequence[str]) -> list[str]:
         """Which part of the output a program computes, and the coordinates that its tiles need."""
-        scope, s = self.scope, self.stage
-        lines = ["pid = tl.program_id(0)"]
-        for rank in (s.row, scope.split):
-            if rank is not None:
-                block = scope.block(rank)
-                count = scope.namer.name(("count", rank), f"tiles_{rank}")
-                lines.append(f"{count} = tl.cdiv({scope.extent(rank)}, {block})")
-                lines.append(f"{scope.start(rank)} = pid % {count} * {block}")
-                if s.grid or (rank == s.row and scope.split is not None):
-                    lines.append(f"pid = pid // {count}")
-        for i, rank in enumerate(reversed(s.grid)):
-            outermost = i == len(s.grid) - 1
+        scope, row, grid = self.scope, self.stage.row, self.stage.grid
+        lines = ["pid = tl.program_id(0)"] if row or grid else []
+        if row:
+            block = scope.block(row)
+            tiles = scope.namer.name(("count", row), f"tiles_{row}")
+            lines.append(f"{tiles} = tl.cdiv({scope.extent(row)}, {block})")
+            lines.append(f"{scope.start(row)} = pid % {tiles} * {block}")
+            lines += [f"pid = pid // {tiles}"] if grid else []
+        for rank in grid[:0:-1]:
             extent = scope.extent(rank)
-            part = "pid.to(tl.int64)" if outermost else f"(pid % {extent}).to(tl.int64)"
-            lines.append(f"{scope.place(rank)} = {part}")
-            if not outermost:
-                lines.append(f"pid = pid // {extent}")
-        return lines + needed(self._coordinates(), body)
+            lines.append(f"{scope.place(rank)} = (pid % {extent}).to(tl.int64)")
+            lines.append(f"pid = pid // {extent}")
+        lines += [f"{scope.place(grid[0])} = pid.to(tl.int64)"] if grid else []
+        return lines + needed([*self.addressing.indices, *self._coordinates()], body)
 
     def _coordinates(self) -> list[tuple[str, str]]:
+        """Definitions of the tiles' coordinates and edges, the swept rank's aside."""
         scope, found = self.scope, []
         for rank in scope.tile_ranks:
-            if rank == self.stage.swept:
-                continue
             block, extent = scope.block(rank), scope.extent(rank)
             offsets, inside = scope.offsets(rank), scope.inside(rank)
             if rank == self.stage.row:
                 found.append((scope.local(rank), f"tl.arange(0, {block})"))
                 found.append((offsets, f"{scope.start(rank)} + {scope.local(rank)}"))
                 found.append((inside, f"{offsets} < {extent}"))
-            else:
-                start = f"{scope.start(rank)} + " if rank == scope.split else ""
+            elif rank != self.stage.swept:
+                start = f"tl.program_id(1) * {block} + " if rank == scope.split else ""
                 found.append((offsets, f"{start}tl.arange(0, {block})"))
                 # true at compile time where the extent fills its block, so the mask goes away
-                found.append((inside, f"({offsets} < {extent}) | ({extent} % {block} == 0)"))
+                found.append((inside, f"({offsets} < {extent}) | ({extent} == {block})"))
         return found
 
     # the signature -----------------------------------------------------------------------------
@@ -218,9 +243,8 @@ class _Writer:
     def _parameters(self, lines: Iterable[str]) -> tuple[Parameter, ...]:
         scope, s = self.scope, self.stage
         used = words(lines)
-        tensors = [t.name for t in scope.cascade.inputs]
-        tensors += [x.tensor for x in scope.cascade.statements if x.tensor not in tensors]
-        tensors = list(dict.fromkeys(t for t in tensors if ("tensor", t) in scope.namer.names))
+        tensors = [*(t.name for t in scope.cascade.inputs), *(x.tensor for x in scope.cascade.statements)]
+        tensors = [t for t in dict.fromkeys(tensors) if ("tensor", t) in scope.namer.names]
         found = [Parameter(scope.pointer(t), "tensor", t) for t in tensors]
         for t in tensors:
             for i in range(len(scope.axes_of(t))):
@@ -235,73 +259,67 @@ class _Writer:
         found += [Parameter(scope.block(r), "block", r) for r in scope.tile_ranks]
         return tuple(p for p in found if p.name in used)
 
-    # matrix products ---------------------------------------------------------------------------
-
-    def _operands(self) -> dict[str, tuple[str, ...]]:
-        """The loads that enter matrix products as they are, and the order of axes they want."""
-        loads = {x.name: x for x in self.lets if isinstance(x.value, Load) and x.dtype == "float"}
-        wanted: dict[str, tuple[str, ...]] = {}
-        for let in self.lets:
-            if not isinstance(let.value, Dot) or len(let.ranks) != 2:
-                continue
-            dot = let.value
-            for side, first in ((dot.left, False), (dot.right, True)):
-                if isinstance(side, Read) and side.tensor in loads:
-                    ranks = loads[side.tensor].ranks
-                    other = [r for r in ranks if r != dot.over]
-                    if len(ranks) == 2 and len(other) == 1:
-                        order = (dot.over, *other) if first else (*other, dot.over)
-                        wanted.setdefault(side.tensor, order)
-        return wanted
-
     def _multiplied(self) -> tuple[str, ...]:
-        loads = {x.name: x.value for x in self.lets if isinstance(x.value, Load)}
+        loads = {x.name: x.value for x in all_lets(self.stage) if isinstance(x.value, Load)}
         found = [v.read.tensor for n, v in loads.items() if n in self.operands]
         return tuple(dict.fromkeys(found))
 
 
-@dataclass(slots=True)
-class _Draft:
-    before: list[str]
-    head: str
-    body: list[str]
-    after: list[str]
+def _operands(lets: Sequence[Let]) -> dict[str, tuple[str, ...]]:
+    """The loads that enter matrix products as they are, and the order of axes they want."""
+    loads = {x.name: x for x in lets if isinstance(x.value, Load) and x.dtype == "float"}
+    wanted: dict[str, tuple[str, ...]] = {}
+    for let in lets:
+        if not isinstance(let.value, Dot) or len(let.ranks) != 2:
+            continue
+        dot = let.value
+        for side, first in ((dot.left, False), (dot.right, True)):
+            if not isinstance(side, Read) or side.tensor not in loads:
+                continue
+            ranks = loads[side.tensor].ranks
+            other = [r for r in ranks if r != dot.over]
+            if len(ranks) == 2 and len(other) == 1:
+                order = (dot.over, *other) if first else (*other, dot.over)
+                wanted.setdefault(side.tensor, order)
+    return wanted
 
-    @property
-    def head_lines(self) -> list[str]:
-        return [self.head]
+
+def _inlined(stage: SweepStage) -> frozenset[str]:
+    """Products and folds that one pointwise let of the same block and axes uses once."""
+    uses = count_uses(stage)
+    states = {c.name for p in stage.passes for c in p.carries}
+    blocks = (stage.resident, *(b for p in stage.passes for b in (p.body, p.after)))
+    found = set()
+    for block in blocks:
+        for let in block:
+            single = isinstance(let.value, Dot) and let.value.plus is None
+            if not (single or isinstance(let.value, Fold)) or uses[let.name] != 1:
+                continue
+            readers = [x for x in block if let.name in used_names(x)]
+            pointwise = readers and not isinstance(readers[0].value, Load | Dot | Fold | Serial)
+            if pointwise and readers[0].ranks == let.ranks and not used_names(let) & states:
+                found.add(let.name)
+    return frozenset(found)
 
 
 def _updated_in_place(p: Pass) -> dict[str, str]:
     """Updates that can overwrite their state: nothing reads the old value later."""
     found: dict[str, str] = {}
+    names = [let.name for let in p.body]
     for carry in p.carries:
-        places = [i for i, let in enumerate(p.body) if let.name == carry.update]
-        if not places or carry.update in found:
+        if carry.update not in names:
             continue
-        later = [x for let in p.body[places[0] + 1 :] for x in value_reads(let)]
-        others = [c for c in p.carries if c is not carry and c.update == carry.update]
-        if carry.name not in {r.tensor for r in later} and not others:
+        later = p.body[names.index(carry.update) + 1 :]
+        shared = any(c.update == carry.update for c in p.carries if c is not carry)
+        if not shared and not any(carry.name in used_names(x) for x in later):
             found[carry.update] = carry.name
     return found
 
 
-def value_reads(let: Let) -> tuple[Read, ...]:
-    """All reads of a let's value."""
-    match let.value:
-        case Load(read):
-            return reads(read)
-        case Dot(left, right, _, plus):
-            return (*reads(left), *reads(right), *(reads(plus) if plus is not None else ()))
-        case value if hasattr(value, "body"):
-            return reads(value.body)
-        case expr:
-            return reads(expr)  # type: ignore[arg-type]
-
-
 def words(lines: Iterable[str]) -> set[str]:
     """Every identifier in some lines of code, comments left out."""
-    return {w for x in lines if not x.startswith("#") for w in re.findall(r"[A-Za-z_]\w*", x)}
+    code = (x.split("  # ")[0] for x in lines if not x.startswith("#"))
+    return {w for x in code for w in re.findall(r"[A-Za-z_]\w*", x)}
 
 
 def needed(definitions: list[tuple[str, str]], lines: Sequence[str]) -> list[str]:

@@ -226,11 +226,12 @@ class _Writer:
         lines += self._tiles(kernel)
         row, split = kernel.stage.row, kernel.split
         counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
-        counts += [f"triton.cdiv({self.extent(split)}, {self._block(split)})"] if split else []
         counts += [self.extent(r) for r in kernel.stage.grid]
         lines.append(f"programs = {' * '.join(counts) or '1'}")
         lines.append("if programs:")
-        call = f"{kernel.name}[(programs,)]({', '.join(self._arguments(kernel))})"
+        columns = f"triton.cdiv(max({self.extent(split)}, 1), {self._block(split)})" if split else ""
+        call = f"{kernel.name}[(programs, {columns})]({', '.join(self._arguments(kernel))})"
+        call = call.replace("(programs, )", "(programs,)")
         lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
         return tuple(lines)
 
@@ -255,7 +256,7 @@ class _Writer:
         if fixed is not None:
             values = (fixed.block_m, fixed.block_n, fixed.num_warps, fixed.num_stages)
             return [*lines, f"{targets} = {', '.join(map(str, values))}"]
-        table = f"_{kernel.name.upper()}_TILES"
+        table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
         entries = ", ".join(
             f"{limit}: ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages})"
             for limit, c in config_table(s)
@@ -291,7 +292,9 @@ class _Writer:
                 case "param":
                     found.append(self._param(p))
                 case "host":
-                    found.append(self.scalar(Read(p.of, ())))
+                    text = self.scalar(Read(p.of, ()))
+                    host = next(x for x in kernel.stage.host if x.name == p.of)
+                    found.append(f"int({text})" if host.dtype == "bool" else text)
                 case "width":
                     found.append(f"{p.name}={self.extent(p.of)}")
                 case "block":

@@ -1,96 +1,139 @@
-"""Lets as lines of Triton code: loads, matrix products, folds, serial loops, pointwise tiles."""
+"""Lets as lines of Triton code: loads, pointwise tiles, states, stores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attnc.codegen.address import Address, Addressing
-from attnc.codegen.code import PRODUCT, SUM, Code, number
-from attnc.codegen.expr import CALLS, INFIX, Tiles, Variable, subscript
+from attnc.codegen.code import ATOM, number
+from attnc.codegen.expr import CALLS, INFIX, Tiles, Variable
+from attnc.codegen.products import Products
 from attnc.codegen.scope import Scope
-from attnc.codegen.text import comment
+from attnc.codegen.text import WIDTH, comment
 from attnc.errors import Span
 from attnc.ir.cascade import DType
-from attnc.ir.expr import Expr, Index, Read
+from attnc.ir.expr import Apply, Expr, Index, Read
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Serial, Store
-from attnc.ir.walk import reads, substitute
+from attnc.ir.walk import reads, subexprs, substitute
 
 _TYPES: Mapping[DType, str] = {"float": "tl.float32", "int": "tl.int32", "bool": "tl.int1"}
 
 
 @dataclass(slots=True)
-class Lines:
-    """A section of code under construction; `hoisted` lines belong before the loop around it."""
+class Context:
+    """What all sections of one kernel share.
+
+    operands: loads that enter matrix products as they are, with the order of axes they want
+    inlined:  lets written where they are used, for want of a second use
+    cited:    spec lines that have been quoted; hoisted: lines before loops, to write them once
+    """
 
     scope: Scope
     tiles: Tiles
     addressing: Addressing
+    products: Products
     operands: Mapping[str, tuple[str, ...]]
-    cited: set[int]
-    main: str
-    lines: list[str] = field(default_factory=list)
-    hoisted: list[str] = field(default_factory=list)
-    local: set[str] = field(default_factory=set)
+    inlined: frozenset[str]
+    cited: set[int] = field(default_factory=set)
+    hoisted: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Lines:
+    """A section of code under construction; `before`: what a loop's body needs ahead of the loop."""
+
+    context: Context
     looping: bool = False
+    lines: list[str] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    local: set[str] = field(default_factory=set)
     last: int | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return self.context.scope
+
+    @property
+    def tiles(self) -> Tiles:
+        return self.context.tiles
 
     def let(self, let: Let, name: str = "") -> None:
         """The lines that compute a let; `name` overrides what it is called."""
         name = name or self.scope.let(let.name)
+        axes = self.context.operands.get(let.name, self.scope.ordered(set(let.ranks)))
+        native = isinstance(let.value, Load) and let.name in self.context.operands
+        binds = ATOM
         self._cite(let.span)
-        before = len(self.lines)
-        axes = self.operands.get(let.name, self.scope.ordered(set(let.ranks)))
-        native = False
         match let.value:
             case Load(read):
-                native = let.name in self.operands and let.dtype == "float"
                 self._load(read, name, axes, let.dtype, native)
-            case Dot():
-                self.lines.append(f"{name} = {self._dot(let.value, axes)}")
-            case Fold():
-                self.lines.append(f"{name} = {self._fold(let.value, axes)}")
             case Serial():
-                self._serial(let.value, name, axes, let.dtype)
+                self._serial(let.value, name, axes)
+            case Dot() | Fold():
+                write = self.context.products
+                code = write.dot(let.value, axes) if isinstance(let.value, Dot) else write.fold(let.value, axes)
+                if let.name in self.context.inlined:
+                    name, binds = code.text, code.binds
+                else:
+                    self.lines.append(f"{name} = {code.text}")
             case expr:
-                self.lines.append(f"{name} = {self._whole(expr, axes)}")
-        self.tiles.variables[let.name] = Variable(name, axes, let.dtype, native)
+                self._pointwise(expr, name, axes)
+        self.tiles.variables[let.name] = Variable(name, axes, let.dtype, native, binds)
         if self.looping:
             self.local.add(let.name)
-        if let.note and len(self.lines) > before:
-            self.lines[before] += f"  # {comment(let.note, 60)}"
 
     def carry(self, carry: Carry) -> None:
         """The initial value of a state."""
         name = self.scope.let(carry.name)
         axes = self.scope.ordered(set(carry.ranks))
-        self.tiles.variables[carry.name] = Variable(name, axes, _dtype(carry.init))
-        self.lines.append(f"{name} = {self._full(axes, carry.init)}")
+        dtype: DType = "bool" if isinstance(carry.init, bool) else "float"
+        self.tiles.variables[carry.name] = Variable(name, axes, dtype)
+        note = f"  # {comment(carry.note, 40)}" if carry.note else ""
+        self.lines.append(f"{name} = {self._full(axes, carry.init)}{note}")
 
     def store(self, store: Store) -> None:
         """One output tile to memory."""
-        self._cite(store.span)
         target = Read(store.tensor, tuple(Index(r) for r in store.axes))
         axes = self.scope.ordered(set(store.axes))
-        at = self.addressing.of(target, axes, frozenset())
+        at = self.context.addressing.of(target, axes, frozenset())
         pointer = self.scope.pointer(store.tensor)
         place = self._pointers(at, f"{store.tensor.lower()}_ptrs")
-        value = self.tiles.write(store.value, axes).inside(6)
+        value = self.tiles.write(store.value, axes).inside(ATOM)
         mask = f", mask={at.mask}" if at.masks else ""
         self.lines.append(f"tl.store({place}, {value}.to({pointer}.dtype.element_ty){mask})")
+
+    # pointwise -------------------------------------------------------------------------------
+
+    def _pointwise(self, e: Expr, name: str, axes: tuple[str, ...]) -> None:
+        match e:
+            # what is tested and chosen is computed once: x = ..; x = tl.where(x == .., 0.0, x)
+            case Apply("select", (test, other, Apply() as kept)) if kept in set(subexprs(test)):
+                self.lines.append(f"{name} = {self.context.products.whole(kept, axes)}")
+                self.tiles.variables[name] = Variable(name, axes)
+                short = Read(name, tuple(Index(r) for r in axes))
+                e = Apply("select", (substitute(test, {kept: short}), other, short))
+                self.lines.append(f"{name} = {self.tiles.write(e, axes).text}")
+                del self.tiles.variables[name]
+            case _:
+                self.lines.append(f"{name} = {self.context.products.whole(e, axes)}")
 
     # loads -----------------------------------------------------------------------------------
 
     def _load(
         self, read: Read, name: str, axes: tuple[str, ...], dtype: DType, native: bool
     ) -> None:
-        at = self.addressing.of(read, axes, frozenset(self.local))
+        at = self.context.addressing.of(read, axes, frozenset(self.local))
         self.lines += at.checks
         place = self._pointers(at, f"{name}_ptrs" if axes else f"{name}_ptr")
-        mask = f", mask={at.mask}, other={_zero(dtype)}" if at.masks else ""
+        mask = f", mask={at.mask}, other={'0.0' if dtype == 'float' else '0'}" if at.masks else ""
+        line = f"{name} = tl.load({place}{mask})"
         cast = ".to(tl.float32)" if dtype == "float" and not native else ""
-        self.lines.append(f"{name} = tl.load({place}{mask}){cast}")
+        if len(line) + len(cast) + 8 <= WIDTH:
+            self.lines.append(line + cast)
+        else:
+            self.lines += [line, *([f"{name} = {name}{cast}"] if cast else [])]
 
     def _pointers(self, at: Address, wish: str) -> str:
         """The pointers of a tile; the part that no sweep changes is computed before the loop."""
@@ -98,95 +141,28 @@ class Lines:
         hoist = self.looping and not at.bound and len(at.scalars) + len(at.tiles) > 1
         if hoist or len(fixed) > 40:
             name = self.scope.namer.name(("pointers", wish, fixed), wish)
-            (self.hoisted if hoist else self.lines).append(f"{name} = {fixed}")
+            line = f"{name} = {fixed}"
+            if not hoist:
+                self.lines.append(line)
+            elif line not in self.context.hoisted:
+                self.before.append(line)
+                self.context.hoisted.add(line)
             fixed = name
-        return _joined(" + ".join([fixed, *at.moving]))
+        return " + ".join([fixed, *at.moving]).replace(" + -", " - ")
 
-    # products and reductions -----------------------------------------------------------------
+    # serial loops ------------------------------------------------------------------------------
 
-    def _dot(self, dot: Dot, axes: tuple[str, ...]) -> str:
-        left, right = self.tiles.ranks(dot.left), self.tiles.ranks(dot.right)
-        rows = [r for r in axes if r in left and r != dot.over]
-        columns = [r for r in axes if r in right and r != dot.over]
-        matrix = len(rows) == 1 and len(columns) == 1 and rows != columns and len(axes) == 2
-        if not matrix or dot.over not in left | right:
-            return self._elementwise_dot(dot, axes)
-        a = self._operand(dot.left, (rows[0], dot.over), dot.right)
-        b = self._operand(dot.right, (dot.over, columns[0]), dot.left)
-        plus = "" if dot.plus is None else f", {self._whole(dot.plus, axes)}"
-        product = f'tl.dot({a}, {b}{plus}, input_precision="ieee")'
-        return product if tuple(axes) == (rows[0], columns[0]) else f"tl.trans({product})"
-
-    def _elementwise_dot(self, dot: Dot, axes: tuple[str, ...]) -> str:
-        have = self.scope.ordered(self.tiles.ranks(dot.left) | self.tiles.ranks(dot.right))
-        a = self.tiles.write(dot.left, have).inside(PRODUCT)
-        b = self.tiles.write(dot.right, have).inside(PRODUCT)
-        kept = tuple(r for r in have if r != dot.over)
-        total = f"tl.sum({a} * {b}, {have.index(dot.over)}){subscript(kept, axes)}"
-        if dot.plus is None:
-            return total
-        return f"{self.tiles.write(dot.plus, axes).inside(SUM)} + {total}"
-
-    def _operand(self, e: Expr, axes: tuple[str, ...], partner: Expr) -> str:
-        """One side of tl.dot, in the type in which the tensors are stored."""
-        if self._is_native(e):
-            return self.tiles.native(e, axes).text
-        code = self.tiles.write(e, axes)
-        text = code.text
-        if self.tiles.ranks(e) != set(axes):
-            shape = ", ".join(self.scope.block(r) for r in axes)
-            text, code = f"tl.broadcast_to({text}, [{shape}])", Code("")
-        if self._is_native(partner):
-            assert isinstance(partner, Read)
-            kind = f"{self.tiles.variables[partner.tensor].name}.dtype"
-        else:
-            kind = f"{self.main}.dtype.element_ty"
-        return f"{Code(text, code.binds).inside(6)}.to({kind})"
-
-    def _is_native(self, e: Expr) -> bool:
-        return (
-            isinstance(e, Read)
-            and e.tensor in self.tiles.variables
-            and self.tiles.variables[e.tensor].native
-        )
-
-    def _fold(self, fold: Fold, axes: tuple[str, ...]) -> str:
-        have = self.scope.ordered({*axes, fold.over})
-        body = self.tiles.write(fold.body, have).text
-        missing = set(have) - self.tiles.ranks(fold.body)
-        padded = fold.over != self.scope.stage.swept
-        if padded:
-            edge = self.scope.inside(fold.over) + subscript((fold.over,), have)
-            identity = number(REDUCTIONS[fold.op].identity).text
-            body, missing = f"tl.where({edge}, {body}, {identity})", missing - {fold.over}
-        if missing:
-            shape = ", ".join(self.scope.block(r) for r in have)
-            body = f"tl.broadcast_to({body}, [{shape}])"
-        axis = have.index(fold.over)
-        match fold.op:
-            case "any":
-                return f"tl.max(({body}).to(tl.int32), {axis}) > 0"
-            case "all":
-                return f"tl.min(({body}).to(tl.int32), {axis}) > 0"
-            case "prod":
-                self.tiles.helpers.add("multiply")
-                return f"tl.reduce({body}, {axis}, multiply)"
-            case op:
-                return f"tl.{op}({body}, {axis})"
-
-    def _serial(self, serial: Serial, name: str, axes: tuple[str, ...], dtype: DType) -> None:
+    def _serial(self, serial: Serial, name: str, axes: tuple[str, ...]) -> None:
         """A loop over the contracted rank, one coordinate at a time."""
         over = serial.over
         self.lines.append(f"{name} = {self._full(axes, REDUCTIONS[serial.op].identity)}")
         self.scope.serial.add(over)
-        inner = Lines(
-            self.scope, self.tiles, self.addressing, {}, self.cited, self.main, looping=False
-        )
-        inner.local = set(self.local)
-        temporary: dict[Expr, Expr] = {}
-        for r in reads(serial.body):
-            if not self._is_let(r):
-                temporary[r] = inner.temporary(r, len(temporary))
+        inner = Lines(self.context, local=set(self.local))
+        temporary = {
+            r: inner.temporary(r, i)
+            for i, r in enumerate(reads(serial.body))
+            if not self._is_let(r)
+        }
         body = self.tiles.write(substitute(serial.body, temporary), axes)
         combine = REDUCTIONS[serial.op].combine
         if combine in INFIX:
@@ -203,29 +179,21 @@ class Lines:
         plain = all(isinstance(i, Index) for i in r.indices)
         return known is not None and plain and len(r.indices) == len(known.axes)
 
-    def temporary(self, read: Read, number_: int) -> Expr:
-        """Load a read of a serial loop's body; returns what stands for it."""
-        key = f"{read.tensor}#{number_}"
-        axes = self.scope.ordered(self.tiles.ranks(Read(read.tensor + "#", read.indices)))
-        name = self.scope.namer.name(("let", key), f"{read.tensor.lower()}_{read_suffix(read)}")
+    def temporary(self, read: Read, place: int) -> Expr:
+        """Load what a serial loop's body reads; returns what stands for it."""
+        key = f"{read.tensor} {place}"
+        axes = self.scope.ordered(self.tiles.ranks(Read("", read.indices)))
+        name = self.scope.namer.name(("let", key), f"{read.tensor.lower()}_at")
         dtype = self.scope.tensor_dtype(read.tensor)
         self._load(read, name, axes, dtype, False)
         self.tiles.variables[key] = Variable(name, axes, dtype)
         return Read(key, tuple(Index(r) for r in axes))
 
-    # small things ----------------------------------------------------------------------------
-
-    def _whole(self, e: Expr, axes: tuple[str, ...]) -> str:
-        """An expression with all its axes present, not merely broadcastable to them."""
-        text = self.tiles.write(e, axes).text
-        if self.tiles.ranks(e) == set(axes):
-            return text
-        shape = ", ".join(self.scope.block(r) for r in axes)
-        return f"tl.broadcast_to({text}, [{shape}])"
+    # small things ------------------------------------------------------------------------------
 
     def _full(self, axes: tuple[str, ...], value: float | bool) -> str:
         shape = ", ".join(self.scope.block(r) for r in axes)
-        kind = _TYPES[_dtype(value)]
+        kind = _TYPES["bool" if isinstance(value, bool) else "float"]
         if value == 0 and not isinstance(value, bool):
             return f"tl.zeros([{shape}], {kind})"
         return f"tl.full([{shape}], {number(value).text}, {kind})"
@@ -233,33 +201,8 @@ class Lines:
     def _cite(self, span: Span | None) -> None:
         """The spec's line above the first code that comes from it."""
         source = self.scope.cascade.source.splitlines()
-        if span is None or span.line == self.last or not 1 <= span.line <= len(source):
+        if span is None or span.line in self.context.cited or not 1 <= span.line <= len(source):
             return
-        self.last = span.line
-        if span.line not in self.cited:
-            self.cited.add(span.line)
-            self.lines.append(f"# {span.line}: {comment(source[span.line - 1].strip(), 86)}")
+        self.context.cited.add(span.line)
+        self.lines.append(f"# {span.line}: {comment(source[span.line - 1].strip(), 86)}")
 
-
-def read_suffix(read: Read) -> str:
-    """A name for one element of a tensor at a serial coordinate."""
-    return "at"
-
-
-def _joined(text: str) -> str:
-    return text.replace(" + -", " - ")
-
-
-def _zero(dtype: DType) -> str:
-    return {"float": "0.0", "int": "0", "bool": "0"}[dtype]
-
-
-def _dtype(value: float | bool) -> DType:
-    return "bool" if isinstance(value, bool) else "float"
-
-
-def names_in(lines: Iterable[str]) -> set[str]:
-    """Every identifier in some lines of code."""
-    import re
-
-    return {w for line in lines for w in re.findall(r"[A-Za-z_]\w*", line.split("  # ")[0])}

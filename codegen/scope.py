@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.codegen.code import Code
+from attnc.codegen.code import CONSTANTS, Code
 from attnc.codegen.names import Namer
 from attnc.ir.cascade import Cascade, DType
 from attnc.ir.expr import Expr, Extent, Param
@@ -14,14 +15,20 @@ from attnc.ir.walk import output_ranks
 
 @dataclass(slots=True)
 class Scope:
-    """Names of one kernel. `serial` are the ranks walked one coordinate at a time just now."""
+    """Names of one kernel.
+
+    `helpers` names the functions of the module; `serial` are the ranks walked one coordinate at a
+    time just now.
+    """
 
     cascade: Cascade
     stage: SweepStage
+    helpers: Mapping[str, str]
     namer: Namer = field(default_factory=Namer)
     serial: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.namer.reserve((*self.helpers.values(), *CONSTANTS.values()))
         # The order decides who gets a name that several want.
         for r in self.cascade.ranks:
             self.extent(r.name)

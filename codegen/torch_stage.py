@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from string import ascii_letters
 
 from attnc.codegen.address import stays_inside
-from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code, number
+from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code
 from attnc.codegen.expr import INFIX
 from attnc.codegen.host import Host
 from attnc.codegen.names import Namer
@@ -136,11 +136,10 @@ class _Broadcast:
 
     def whole(self, value: Expr, present: Expr, s: Einsum) -> str:
         code = self.code
-        identity = number(REDUCTIONS[s.reduce.op].identity if s.reduce else 0.0)
+        empty = self.code.host.write(Number(REDUCTIONS[s.reduce.op].identity if s.reduce else 0.0))
         text = self.write(value).text
         if present != TRUE:
-            empty = identity.text.replace("float(", "float(")
-            text = f"torch.where({self._tensor(present)}, {self._tensor(value)}, {empty})"
+            text = f"torch.where({self._tensor(present)}, {self._tensor(value)}, {empty.text})"
         shape = ", ".join(self._extent(r) for r in self.axes)
         shape = f"({shape},)" if len(self.axes) == 1 else f"({shape})"
         full = f"torch.broadcast_to({text if present != TRUE else self._tensor(value)}, {shape})"

@@ -1,0 +1,72 @@
+"""What the lets of a stage use: drop the dead ones, count uses of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from attnc.ir.expr import Expr, Read
+from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage, Value
+from attnc.ir.walk import reads, subexprs
+
+
+def value_exprs(value: Value) -> tuple[Expr, ...]:
+    """The expressions inside a let's value."""
+    match value:
+        case Load(read):
+            return read.indices
+        case Dot(left, right, _, plus):
+            return (left, right) if plus is None else (left, right, plus)
+        case Fold() | Serial():
+            return (value.body,)
+        case _:
+            return (value,)
+
+
+def used_names(let: Let) -> frozenset[str]:
+    """The lets (and, in a serial loop, tensors) that a let reads."""
+    return frozenset(r.tensor for e in value_exprs(let.value) for r in reads(e))
+
+
+def all_lets(stage: SweepStage) -> tuple[Let, ...]:
+    """Every let of a kernel, in order; those of the caller aside."""
+    return (*stage.resident, *(x for p in stage.passes for x in (*p.body, *p.after)))
+
+
+def count_uses(stage: SweepStage) -> Counter[str]:
+    """How many lets, stores and states read each let."""
+    uses: Counter[str] = Counter()
+    for let in all_lets(stage):
+        for e in value_exprs(let.value):
+            uses.update(_occurrences(e))
+    for store in stage.stores:
+        uses.update(_occurrences(store.value))
+    uses.update(c.update for p in stage.passes for c in p.carries)
+    return uses
+
+
+def _occurrences(e: Expr) -> list[str]:
+    return [x.tensor for x in subexprs(e) if isinstance(x, Read)]
+
+
+def prune(stage: SweepStage) -> SweepStage:
+    """The stage without lets that nothing needs."""
+    live = {r.tensor for s in stage.stores for r in reads(s.value)}
+    passes: list[Pass] = []
+    for p in reversed(stage.passes):
+        after = _keep(p.after, live)
+        live |= {c.update for c in p.carries}
+        passes.append(Pass(p.carries, _keep(p.body, live), after))
+    resident = _keep(stage.resident, live)
+    host = _keep(stage.host, live)
+    return replace(stage, passes=tuple(reversed(passes)), resident=resident, host=host)
+
+
+def _keep(lets: Iterable[Let], live: set[str]) -> tuple[Let, ...]:
+    kept = []
+    for let in reversed(tuple(lets)):
+        if let.name in live:
+            kept.append(let)
+            live |= used_names(let)
+    return tuple(reversed(kept))
