@@ -113,10 +113,10 @@ def _refreshed(shown: str, printed: str) -> str:
     """The excerpts between dots, from the same first line to the same last line of what is new."""
     parts = re.split(f"({_DOTS.pattern})", shown, flags=re.MULTILINE)
     for i, part in enumerate(parts[::2]):
-        if part:
-            first, last = part.splitlines(keepends=True)[:: max(1, part.count("\n") - 1)][:2]
-            start = printed.index(first)
-            parts[2 * i] = printed[start : printed.index(last, start) + len(last)]
+        if lines := part.strip("\n").split("\n") if part else []:
+            start = printed.index(lines[0])
+            end = printed.index(lines[-1], start) + len(lines[-1])
+            parts[2 * i] = part.replace("\n".join(lines), printed[start:end])
     return "".join(parts)
 
 
