@@ -4,8 +4,8 @@
 
 Each attnc figure is the wall time of a fresh process, start-up included: to source, and to sm_90
 machine code (the GPU need not be there). FlexAttention's is the wall time of a fresh process that
-imports torch and makes one compiled call of causal attention, on the CPU, with an empty compile cache;
-on the CPU it compiles C++, not Triton, so the ratio compares waits, not compilers.
+imports torch and makes one compiled call of causal attention on the CPU, with an empty cache; there
+it compiles C++, not Triton, so the ratio compares waits, not compilers.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def main() -> None:
         flex = seconds([sys.executable, "-c", FLEX], cache)
         for spec in args.specs.split(","):
             rows[spec] = measure(spec, folder)
-            print(
-                f"{spec:20s} source {rows[spec]['source']:5.2f} s   sm_90 {rows[spec]['sm_90']:5.2f} s"
-            )
+            took = rows[spec]
+            print(f"{spec:20s} source {took['source']:5.2f} s   sm_90 {took['sm_90']:5.2f} s")
     print(f"\nFlexAttention, first call: {flex:.2f} s")
     for step in ("source", "sm_90"):
         times = [row[step] for row in rows.values()]
