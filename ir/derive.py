@@ -397,6 +397,14 @@ class _Placing:
             if not self._seen_before(r, exponent):
                 self._need_final(r, _name(base))
 
+    def _summands(self, e: Expr) -> tuple[Expr, ...]:
+        """The terms of a sum; a product is distributed only where that frees a statistic."""
+        return tuple(
+            t
+            for s in summands(e)
+            for t in (terms(s) if self.work.varies(s) and self._waits(s) else (s,))
+        )
+
     def _vanishes(self, total: Expr, exponent: Expr) -> bool:
         """`total` is a sum of the very f(exponent - base): where it is 0 nothing was added."""
         states = self._states_of(total)
