@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from attnc.dsl import check, format_spec, load_text, parse
 from attnc.errors import AttncError
-from attnc.ir.cascade import Cascade, Concat
+from attnc.ir.cascade import Cascade, Concat, Einsum, Statement
+from attnc.ir.expr import Apply, Expr, Index, Read
+from attnc.ir.ops import OPS
+from attnc.ir.types import dtype_of
 from attnc.ir.walk import operands, reads, subexprs
 from tests.dsl.specs import FILES, SLIDING_WINDOW, spec, trees, words
 
@@ -41,15 +44,35 @@ def consistent(cascade: Cascade) -> None:
         for e in operands(statement):
             assert _ranks(e) <= bound
             assert all(known[r.tensor] == len(r.indices) for r in reads(e))
+        _typed(statement, cascade)
     names = {*known, *(r.name for r in cascade.ranks), *(p.name for p in cascade.params)}
     assert all(_NAME.fullmatch(n) for n in names)
     assert set(cascade.outputs) <= known.keys()
 
 
-def _ranks(e: object) -> set[str]:
-    from attnc.ir.expr import Index
+def _ranks(e: Expr) -> set[str]:
+    return {s.rank for s in subexprs(e) if isinstance(s, Index)}
 
-    return {s.rank for s in subexprs(e) if isinstance(s, Index)}  # type: ignore[arg-type]
+
+def _typed(statement: Statement, cascade: Cascade) -> None:
+    """Operands have the types that their operator wants: no conversion is left to later passes."""
+    for e in operands(statement):
+        for part in subexprs(e):
+            if isinstance(part, Read):
+                assert all(dtype_of(i, cascade) == "int" for i in part.indices)
+            elif isinstance(part, Apply):
+                kinds = {dtype_of(a, cascade) for a in part.args[part.op == "select" :]}
+                assert len(kinds) == 1, part
+                if part.op in ("floordiv", "mod", "exactdiv", "float"):
+                    assert kinds == {"int"}
+                elif part.op in ("and", "or", "not"):
+                    assert kinds == {"bool"}
+                elif OPS[part.op].result == "float":
+                    assert kinds == {"float"}
+    if statement.where is not None:
+        assert dtype_of(statement.where, cascade) == "bool"
+    if isinstance(statement, Einsum):
+        assert statement.dtype == dtype_of(statement.expr, cascade)
 
 
 @given(st.text())
