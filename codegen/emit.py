@@ -72,7 +72,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["escape"] = escape
     environment.filters["code"] = lambda line, indent=4: "\n".join(wrap(line, indent))
-    environment.filters["items"] = lambda items, indent=4: "\n".join(fill(items, indent))
+    environment.filters["fill"] = lambda items, indent=4: "\n".join(fill(items, indent))
     return environment
 
 

@@ -71,7 +71,7 @@ class Kernel:
         return (*self.program, *self.resident, *loops, *self.stores)
 
     @property
-    def signature(self) -> tuple[str, ...]:
+    def signature(self) -> tuple[tuple[str, ...], ...]:
         """The parameters, those that belong together on one line."""
         strides = self.named("stride")
         tensors = dict.fromkeys(p.of for p in strides)
@@ -80,9 +80,9 @@ class Kernel:
             *([p for p in strides if p.of == t] for t in tensors),
             self.named("extent", "param", "host"),
         ]
-        lines = [", ".join(p.name for p in g) for g in groups if g]
-        fixed = [f"{p.name}: tl.constexpr" for p in self.named("width", "block")]
-        return (*lines, ", ".join(fixed))
+        lines = [tuple(p.name for p in g) for g in groups if g]
+        fixed = tuple(f"{p.name}: tl.constexpr" for p in self.named("width", "block"))
+        return (*lines, fixed)
 
     @property
     def decorator(self) -> str:

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 
 from attnc.codegen.config import Config, config_table
 from attnc.codegen.host import Host
-from attnc.codegen.kernel import Kernel, Parameter
+from attnc.codegen.kernel import Kernel, Parameter, words
 from attnc.codegen.names import Namer
 from attnc.codegen.torch_stage import TorchCode
-from attnc.ir.cascade import Cascade, ParamDecl
+from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
 from attnc.ir.plan import Plan, SweepStage, TorchStage
 from attnc.ir.walk import output_ranks
-
-_OWN = ("tiles", "programs", "num_warps", "num_stages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +28,21 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """Everything that the module's template lays out below the kernels."""
+    """Everything that the module's template lays out below the kernels.
+
+    `stages`: the lines of each stage; `check`, `checks`: those of the public function.
+    """
 
     public: str
     op: str
-    tensors: tuple[Argument, ...]
-    scalars: tuple[Argument, ...]
+    parameters: tuple[str, ...]
+    op_parameters: tuple[str, ...]
+    arguments: tuple[str, ...]
     result: str
-    shapes: tuple[str, ...]
+    check: str
     checks: tuple[str, ...]
     unpack: tuple[str, ...]
-    fake_unpack: tuple[str, ...]
+    unpack_fake: tuple[str, ...]
     stages: tuple[tuple[str, ...], ...]
     fake: tuple[str, ...]
     returned: str
@@ -48,7 +50,6 @@ class Launcher:
     tables: tuple[str, ...]
     helpers: tuple[str, ...]
     uses_math: bool
-    lead: str
 
 
 def write_launcher(
@@ -105,7 +106,6 @@ class _Writer:
     # the parts ---------------------------------------------------------------------------------
 
     def launcher(self) -> Launcher:
-        unpack = self._unpack()
         stages = []
         kernels = iter(self.kernels)
         native = {t for k in self.kernels for t in k.multiplied}
@@ -119,50 +119,71 @@ class _Writer:
                 stages.append(torch_code.lines(stage))
         outputs = [self.tensor(o) for o in self.cascade.outputs]
         fake = [f"{self.tensor(o)} = {self._empty(o)}" for o in self.cascade.outputs]
-        kind = "torch.Tensor"
-        many = f"tuple[{', '.join([kind] * len(outputs))}]"
+        many = f"tuple[{', '.join(['torch.Tensor'] * len(outputs))}]"
         lines = [x for s in stages for x in s]
+        helpers = (*self.host.sources, *torch_code.helpers)
+        arguments = (*(self._tensor_argument(t) for t in self.cascade.inputs), *self._scalars())
+        checks = self._checks()
         return Launcher(
             public=self.public,
             op=f"_{self.public}",
-            tensors=tuple(
-                Argument(self.tensor(t.name), kind, None, kind) for t in self.cascade.inputs
-            ),
-            scalars=self._scalars(),
-            result=kind if len(outputs) == 1 else many,
-            shapes=tuple(
-                f'"{self.tensor(t.name)}": ({self.tensor(t.name)}, "{t.dtype}", "{" ".join(t.ranks)}")'
-                for t in self.cascade.inputs
-            ),
-            checks=self._checks(),
-            unpack=_used(unpack, lines),
-            fake_unpack=_used(unpack, fake),
+            parameters=self._parameters(arguments),
+            op_parameters=tuple(f"{a.name}: {a.op_annotation}" for a in arguments),
+            arguments=tuple(a.name for a in arguments),
+            result="torch.Tensor" if len(outputs) == 1 else many,
+            check=self._check(checks),
+            checks=checks,
+            unpack=self._unpack(lines),
+            unpack_fake=self._unpack(fake),
             stages=tuple(stages),
             fake=tuple(fake),
             returned=", ".join(outputs),
             doc=self._doc(),
             tables=tuple(self.tables),
-            helpers=(*self.host.sources, *torch_code.helpers),
-            uses_math=any("math." in x for x in (*lines, *self.host.sources)),
-            lead=self.lead,
+            helpers=helpers,
+            uses_math=any("math." in x for x in (*lines, *helpers)),
         )
 
-    def _unpack(self) -> list[str]:
-        """Extents out of shapes; those of components that no axis has are arguments."""
-        lines, known = [], set(self._asked)
+    def _tensor_argument(self, t: TensorDecl) -> Argument:
+        return Argument(self.tensor(t.name), "torch.Tensor", None, "torch.Tensor")
+
+    def _parameters(self, arguments: tuple[Argument, ...]) -> tuple[str, ...]:
+        """Of the public function: tensors by position, the rest by keyword."""
+        shown = [
+            f"{a.name}: {a.annotation}" + (f" = {a.default}" if a.default is not None else "")
+            for a in arguments
+        ]
+        count = len(self.cascade.inputs)
+        return (*shown[:count], *(["*", *shown[count:]] if shown[count:] else []))
+
+    def _check(self, checks: tuple[str, ...]) -> str:
+        entries = (
+            f'{self.tensor(t.name)}=({self.tensor(t.name)}, "{t.dtype}", "{", ".join(t.ranks)}")'
+            for t in self.cascade.inputs
+        )
+        found = self._local("extents")
+        call = f"_check({', '.join(entries)})"
+        return f"{found} = {call}" if any(f"{found}[" in x for x in checks) else call
+
+    def _unpack(self, lines: list[str]) -> tuple[str, ...]:
+        """The extents that the lines use: out of shapes, or products of their components'."""
+        used = words(lines)
+        used |= {self.extent(c) for r in self.cascade.ranks if self.extent(r.name) in used for c in r.components}
+        found, known = [], set(self._asked)
         for t in self.cascade.inputs:
             names = []
             for r in t.ranks:
-                names.append("_" if r in known else self.extent(r))
+                new = r not in known and self.extent(r) in used
+                names.append(self.extent(r) if new else "_")
                 known.add(r)
             if any(n != "_" for n in names):
                 target = f"{names[0]}," if len(names) == 1 else ", ".join(names)
-                lines.append(f"{target} = {self.tensor(t.name)}.shape")
+                found.append(f"{target} = {self.tensor(t.name)}.shape")
         for r in self.cascade.ranks:
-            if r.components and r.name not in known:
+            if r.components and r.name not in known and self.extent(r.name) in used:
                 product = " * ".join(self.extent(c) for c in r.components)
-                lines.append(f"{self.extent(r.name)} = {product}")
-        return lines
+                found.append(f"{self.extent(r.name)} = {product}")
+        return tuple(found)
 
     @property
     def _asked(self) -> tuple[str, ...]:
@@ -178,26 +199,34 @@ class _Writer:
         return (*asked, *found)
 
     def _checks(self) -> tuple[str, ...]:
+        """What the public function tests besides shapes."""
         lines: list[str] = []
+        axes = {r for t in self.cascade.inputs for r in t.ranks}
         for r in self.cascade.ranks:
-            if r.components and any(r.name in t.ranks for t in self.cascade.inputs):
-                product = " * ".join(self.extent(c) for c in r.components)
-                whole = f'extents["{r.name}"]'
-                parts = [
-                    self.extent(c) if c in self._asked else f'extents["{c}"]' for c in r.components
-                ]
-                lines.append(f"if {' * '.join(parts)} != {whole}:")
-                message = f"{product} is not {self.extent(r.name)} = {{{whole}}}"
-                lines.append(f"    raise ValueError(f'{message}')")
+            if r.components and r.name in axes:
+                lines += self._grid_check(r, axes)
         for p in self.cascade.params:
             lines += self._range_check(p)
-        groups = {tuple(self.tensor(t) for t in k.multiplied if t in self.cascade.input_names) for k in self.kernels}
-        for group in sorted(groups):
-            if len(group) > 1:
-                kinds = ", ".join(f"{t}.dtype" for t in group)
-                lines.append(f"if len({{{kinds}}}) > 1:")
-                lines.append(f'    raise ValueError("{", ".join(group)} must have one dtype")')
+        groups = {tuple(t for t in k.multiplied if t in self.cascade.input_names) for k in self.kernels}
+        for group in sorted(g for g in groups if len(g) > 1):
+            names = [self.tensor(t) for t in group]
+            lines.append(f"if len({{{', '.join(f'{t}.dtype' for t in names)}}}) > 1:")
+            lines.append(f'    raise ValueError("{", ".join(names)} must have the same dtype")')
         return tuple(lines)
+
+    def _grid_check(self, rank: Rank, axes: set[str]) -> list[str]:
+        """A rank is the product of its components."""
+        found = self._local("extents")
+        parts = [f'{found}["{c}"]' if c in axes else self.extent(c) for c in rank.components]
+        whole = f'{found}["{rank.name}"]'
+        text = f"{' * '.join(self.extent(c) for c in rank.components)} is not {self.extent(rank.name)}"
+        return [
+            f"if {' * '.join(parts)} != {whole}:",
+            f'    raise ValueError(f"{text} = {{{whole}}}")'.replace(f'["{rank.name}"]', f"['{rank.name}']"),
+        ]
+
+    def _local(self, name: str) -> str:
+        return self.names.name(("local", name), name, f"{name}_")
 
     def _range_check(self, p: ParamDecl) -> list[str]:
         name = self.scalar(Param(p.name))
@@ -328,10 +357,15 @@ class _Writer:
         return not features or bool(features & set(self._axes(tensor)))
 
     def _doc(self) -> tuple[str, ...]:
-        lines = [f"{t.name}[{', '.join(t.ranks)}]: {t.dtype}" + (f"  {t.doc}" if t.doc else "") for t in self.cascade.inputs]
-        lines += [f"{o}[{', '.join(self._axes(o))}]: returned" for o in self.cascade.outputs]
-        lines += [f"{p.name}: {p.doc}" for p in self.cascade.params if p.doc]
-        return tuple(lines)
+        inputs = [f"{t.name}[{', '.join(t.ranks)}]" for t in self.cascade.inputs]
+        outputs = [f"{o}[{', '.join(self._axes(o))}]" for o in self.cascade.outputs]
+        described = [(t.name, t.doc) for t in self.cascade.inputs if t.doc]
+        described += [(p.name, p.doc) for p in self.cascade.params if p.doc]
+        described += [(self.extent(r), f"extent of {r}") for r in self._asked]
+        return (
+            f"Takes {', '.join(inputs)}; returns {', '.join(outputs)}.",
+            *(f"{name}: {doc}" for name, doc in described),
+        )
 
 
 def _argument(name: str, p: ParamDecl) -> Argument:
@@ -346,6 +380,3 @@ def _argument(name: str, p: ParamDecl) -> Argument:
 def _bound(x: float) -> str:
     return str(int(x)) if float(x).is_integer() else repr(float(x))
 
-
-def _used(definitions: list[str], lines: list[str]) -> tuple[str, ...]:
-    return tuple(definitions)

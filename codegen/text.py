@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 WIDTH = 100
 
@@ -40,9 +40,9 @@ def wrap(line: str, indent: int = 0) -> list[str]:
     return [pad + line]
 
 
-def fill(items: str, indent: int) -> list[str]:
-    """Items separated by commas, as many to a line as fit, each line ending in a comma."""
-    rows = _fill([f"{x}," for x in items.split(", ")], " ", indent)
+def fill(items: Iterable[str], indent: int) -> list[str]:
+    """As many items to a line as fit, each with a comma behind it."""
+    rows = _fill([f"{x}," for x in items], " ", indent)
     return [" " * indent + r for r in rows]
 
 
@@ -51,13 +51,11 @@ def _break_operators(line: str, indent: int) -> list[str] | None:
     head, equals, body = _assignment(line)
     if not equals:
         return None
-    for signs in ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ")):
-        cuts = [i for i, depth in _depths(body) if depth == 0 and body.startswith(signs, i)]
-        if cuts:
-            pieces = [body[a:b].strip() for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
-            lines = [x for p in _fill(pieces, " ", indent + 4) for x in wrap(p, indent + 4)]
-            return [" " * indent + head + equals + "(", *lines, " " * indent + ")"]
-    return None
+    if not (cuts := _cuts(body)):
+        return None
+    rows = _fill(_pieces(body, cuts), " ", indent + 4)
+    lines = [x for r in rows for x in wrap(r, indent + 4)]
+    return [" " * indent + head + equals + "(", *lines, " " * indent + ")"]
 
 
 def _break_call(line: str, indent: int) -> list[str] | None:
@@ -75,8 +73,28 @@ def _break_call(line: str, indent: int) -> list[str] | None:
     pieces = [inner[a:b].strip(" ,") for a, b in zip([0, *cuts], [*cuts, len(inner)], strict=True)]
     comma = "," if len(pieces) > 1 else ""
     rows = _fill([f"{p}{comma}" for p in pieces if p], " ", indent + 4)
-    lines = [x for r in rows for x in wrap(r, indent + 4)]
+    lines = [x for r in rows for x in _break_argument(r, indent + 4)]
     return [" " * indent + line[: start + 1], *lines, " " * indent + line[close:]]
+
+
+def _break_argument(row: str, indent: int) -> list[str]:
+    """A row inside brackets, where lines may break anywhere."""
+    if indent + len(row) <= WIDTH or not (cuts := _cuts(row)):
+        return wrap(row, indent)
+    return [x for piece in _fill(_pieces(row, cuts), " ", indent) for x in wrap(piece, indent)]
+
+
+def _cuts(text: str) -> list[int]:
+    """Where the loosest operators outside brackets stand."""
+    for signs in ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ")):
+        cuts = [i for i, depth in _depths(text) if depth == 0 and text.startswith(signs, i)]
+        if cuts:
+            return cuts
+    return []
+
+
+def _pieces(text: str, cuts: list[int]) -> list[str]:
+    return [text[a:b].strip() for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def _assignment(line: str) -> tuple[str, str, str]:
