@@ -122,6 +122,7 @@ class _Planner:
         early = [s.tensor for s in needed if s.tensor not in inside and s.tensor not in late]
         prepared = self._prepared(region)
         self.plan((*early, *prepared))
+        names = [t for t in names if t not in self.stored]
         scope = self._without(prepared)
         derived = use_exp2(
             derive(

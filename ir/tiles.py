@@ -242,7 +242,11 @@ class TileWriter:
         left = tuple(f for f in fs if f not in right)
         row, swept = self.region.row, self.region.rank
         ranks = tuple(r for r in (row, swept) if r is not None)
-        if not right or (row is not None and any(row in self.scope.ranks(f) for f in right)):
+        dot: Expr
+        if not fs:
+            # A term that the sum repeats.
+            dot = self._host_scalar(Apply("float", (Extent(over),)))
+        elif not right or (row is not None and any(row in self.scope.ranks(f) for f in right)):
             serial = Serial("sum", self._scalars(multiply(fs), block), over)
             dot = self.let(block, name, ranks, serial, span=span)
         else:
