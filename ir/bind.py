@@ -9,7 +9,7 @@ from math import isnan, prod
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade, Concat, ParamDecl, Rank
-from attnc.ir.expr import Extent
+from attnc.ir.expr import Extent, Index
 from attnc.ir.frame import ParamValue
 from attnc.ir.walk import iteration_ranks, operands, subexprs
 
@@ -115,8 +115,12 @@ def _needed(cascade: Cascade) -> tuple[str, ...]:
     found: list[str] = []
     for s in cascade.statements:
         found += iteration_ranks(s)
-        for e in operands(s):
-            found += [x.rank for x in subexprs(e) if isinstance(x, Extent)]
+        for x in (x for e in operands(s) for x in subexprs(e)):
+            if isinstance(x, Extent):
+                found.append(x.rank)
+            elif isinstance(x, Index) and (parent := cascade.rank(x.rank).parent):
+                # The coordinates of a flat rank's components follow from all their extents.
+                found += cascade.rank(parent).components
     return tuple(dict.fromkeys(found))
 
 

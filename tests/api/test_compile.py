@@ -1,0 +1,75 @@
+"""Compiling: the module stands alone, the report tells what a GPU's compiler made of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import attnc
+from attnc.compilation import complete_shape
+from attnc.errors import AttncError
+from attnc.ir.plan import Plan
+
+SHAPE = {"B": 1, "H": 4, "G": 2, "M": 1024, "N": 1024, "D": 64, "E": 64}
+
+
+def plan(name: str) -> Plan:
+    return attnc.load(name).plan
+
+
+def test_the_report_has_the_resources_of_each_kernel_on_each_target(tmp_path: Path) -> None:
+    made = attnc.load("causal").compile(SHAPE, target=("h200", "a100"), to=tmp_path / "new")
+    assert [k.target for k in made.kernels] == ["h200", "a100"]
+    for k in made.kernels:
+        assert 16 < k.registers <= 255
+        assert k.spills == 0
+        assert k.fits
+        assert k.config["D"] == 64
+        assert k.programs > 0
+    assert json.loads(Path(made.report).read_text()) == json.loads(json.dumps(made.to_dict()))
+    assert "registers" in str(made)
+
+
+def test_a_module_needs_no_attnc(tmp_path: Path) -> None:
+    made = attnc.load("causal").compile(target=(), to=tmp_path)
+    assert made.kernels == ()
+    code = "import sys; sys.modules['attnc'] = None; import causal; print(causal.causal.__doc__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True
+    )
+    assert "Q[b, h, m, d]" in done.stdout, done.stderr
+    assert Path(made.module).read_text().count("\n") == made.lines
+
+
+def test_a_shape_is_completed_by_the_roles_of_the_ranks() -> None:
+    shape = complete_shape(plan("causal"), {"H": 32, "N": 100})
+    assert shape == {"b": 8, "h": 32, "m": 4096, "d": 128, "g": 8, "n": 100, "e": 128}
+
+
+@pytest.mark.parametrize(
+    ("code", "shape", "target"),
+    [
+        ("E504", {"X": 3}, "h200"),
+        ("E801", SHAPE, "h201"),
+        ("E801", SHAPE, "./nowhere.toml"),
+        ("E516", SHAPE, "h200"),
+    ],
+)
+def test_what_cannot_be_compiled_is_told(
+    tmp_path: Path, code: str, shape: dict[str, int], target: str
+) -> None:
+    dtype = "fp8" if code == "E516" else "bf16"
+    with pytest.raises(AttncError) as e:
+        attnc.load("causal").compile(shape, target=target, dtype=dtype, to=tmp_path)
+    assert e.value.code == code
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AttncError) as e:
+        attnc.load("causal").compile(target=(), to=tmp_path / "file" / "folder")
+    assert e.value.code == "E713"
