@@ -23,7 +23,7 @@ from attnc.ir.inline import inline
 from attnc.ir.ops import OPS, REDUCTIONS, ReduceOp
 from attnc.ir.presence import split_presence
 from attnc.ir.schedule import groups
-from attnc.ir.separate import add_up, factors, multiply, negate, terms
+from attnc.ir.separate import add_up, factors, multiply, negate
 from attnc.ir.show import show_expr
 from attnc.ir.unnest import Known, dependents, find_known, summands, unnest
 from attnc.ir.walk import index_ranks, map_statement, reads, rewrite, statement_reads, substitute
@@ -275,7 +275,7 @@ def _is_identity(start: Expr, reduction: ReduceOp) -> bool:
 def _operands(reduction: ReduceOp, e: Expr) -> tuple[Expr, ...]:
     """What the reduction's own operator combines in `e`."""
     if reduction.combine == "add":
-        return terms(e)
+        return summands(e)
     if isinstance(e, Apply) and e.op == reduction.combine:
         return tuple(p for a in e.args for p in _operands(reduction, a))
     return (e,)

@@ -32,7 +32,12 @@ from attnc.ir.walk import (
 _Split: TypeAlias = Callable[[Expr], tuple[Expr, ...]]
 _Join: TypeAlias = Callable[[tuple[Expr, ...]], Expr]
 # How an operator that distributes over a reduction is taken apart and put together.
-_OPERANDS: dict[str, tuple[_Split, _Join]] = {"mul": (factors, multiply), "add": (terms, add_up)}
+_OPERANDS: dict[str, tuple[_Split, _Join]] = {
+    "mul": (factors, multiply),
+    "add": (lambda e: summands(e), add_up),
+}
+# A product of k sums of two has 2^k terms: beyond this many nothing is distributed.
+_MOST_TERMS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +241,21 @@ class _Unnesting:
 
 
 def summands(e: Expr) -> tuple[Expr, ...]:
-    """The terms of a sum, each with its sign outside the product."""
-    return tuple(map(_signed, terms(e)))
+    """The terms of a sum, each with its sign outside the product; `e` itself if they are many."""
+    return tuple(map(_signed, terms(e))) if _count(e) <= _MOST_TERMS else (e,)
+
+
+def _count(e: Expr) -> int:
+    """How many terms `e` has once products are distributed over sums."""
+    match e:
+        case Apply("add" | "sub", (a, b)):
+            return _count(a) + _count(b)
+        case Apply("mul", (a, b)):
+            return _count(a) * _count(b)
+        case Apply("neg" | "div", (a, *_)):
+            return _count(a)
+        case _:
+            return 1
 
 
 def _signed(term: Expr) -> Expr:

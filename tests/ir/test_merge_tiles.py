@@ -115,14 +115,15 @@ def test_cascade_without_tiles_is_left_alone() -> None:
         assert_left_alone(load_text(text(name)))
 
 
+SHOWN = "T[m, i, j] = S[m, i, j] where {}"
 LOCAL = """
-L[m, i] = max(j) S[m, i, j]
-W[m, i, j] = exp(S[m, i, j] - L[m, i])
+L[m, i] = max(j) T[m, i, j]
+W[m, i, j] = exp(T[m, i, j] - L[m, i])
 Z[m, i] = sum(j) W[m, i, j]
 U[m, i, e] = sum(j) W[m, i, j] * V[i * J + j, e]
 G[m] = max(i) L[m, i]
-T[m] = sum(i) Z[m, i] * exp(L[m, i] - G[m])
-O[m, e] = sum(i) U[m, i, e] * exp(L[m, i] - G[m]) / T[m]
+R[m] = sum(i) Z[m, i] * exp(L[m, i] - G[m])
+O[m, e] = sum(i) U[m, i, e] * exp(L[m, i] - G[m]) / R[m]
 """
 
 
@@ -137,12 +138,23 @@ O[m, e] = sum(i) U[m, i, e] * exp(L[m, i] - G[m]) / T[m]
     ],
 )
 def test_hidden_tiles(mask: str, tiles: tuple[int, int]) -> None:
-    cascade = spec(SCORES.strip() + f" where {mask}" + LOCAL, "O[m, e]")
+    cascade = spec(SCORES + SHOWN.format(mask) + LOCAL, "O[m, e]")
     assert_same(cascade, merged(cascade), inputs(cascade, tiles), tiles)
 
 
+def test_masks_on_the_reductions() -> None:
+    """What hides a point from its tile's maximum has to hide it from the sum, too."""
+    local = LOCAL.replace("T[m, i, j]", "S[m, i, j]").splitlines()
+    shown = [x + " where i * J + j <= m" if "(j)" in x or "W[m, i, j] =" in x else x for x in local]
+    cascade = spec(SCORES + "\n".join(shown), "O[m, e]")
+    result = merged(cascade)
+    assert "R[m] = sum(n) exp(S[m, n] - G[m]) where n <= m" in lines(result)
+    assert_same(cascade, result, inputs(cascade, (3, 4)), (3, 4))
+
+
 def test_tiles_of_minus_infinity() -> None:
-    cascade = spec(SCORES.strip() + " + B[m, i * J + j]" + LOCAL, "O[m, e]")
+    biased = "T[m, i, j] = S[m, i, j] + B[m, i * J + j]"
+    cascade = spec(SCORES + biased + LOCAL, "O[m, e]")
     given = inputs(cascade, (3, 4))
     for hidden in (slice(0, 4), slice(3, 9), slice(8, 12), slice(0, 12)):
         given["B"][0, hidden] = -np.inf
@@ -150,10 +162,8 @@ def test_tiles_of_minus_infinity() -> None:
 
 
 def test_mask_keeps_its_components() -> None:
-    cascade = spec(SCORES.strip() + " where i >= m and j > 0" + LOCAL, "O[m, e]")
-    assert lines(merged(cascade))[0] == (
-        "S[m, n] = sum(d) Q[m, d] * K[n, d] where i >= m and j > 0"
-    )
+    cascade = spec(SCORES + SHOWN.format("i >= m and j > 0") + LOCAL, "O[m, e]")
+    assert "T[m, n] = S[m, n] where i >= m and j > 0" in lines(merged(cascade))
 
 
 @pytest.mark.parametrize(
@@ -195,15 +205,15 @@ def test_nested_reductions(written: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("exponent", "scale"),
     [
-        ("0.5 * (S[m, i, j] - L[m, i])", "0.5"),
-        ("(S[m, i, j] - L[m, i]) / sqrt(D)", "1 / sqrt(D)"),
-        ("S[m, i, j] * 0.5 + B[m, i * J + j] - 0.5 * L[m, i]", "0.5"),
+        ("0.5 * (T[m, i, j] - L[m, i])", "0.5"),
+        ("(T[m, i, j] - L[m, i]) / sqrt(D)", "1 / sqrt(D)"),
+        ("T[m, i, j] * 0.5 + B[m, i * J + j] - 0.5 * L[m, i]", "0.5"),
     ],
 )
 def test_scaled_bases_cancel(exponent: str, scale: str, map: str) -> None:
     cascade = spec(
-        f"""{SCORES.strip()} where i * J + j <= m
-        L[m, i] = max(j) S[m, i, j]
+        f"""{SCORES}T[m, i, j] = S[m, i, j] where i * J + j <= m
+        L[m, i] = max(j) T[m, i, j]
         Z[m, i] = sum(j) {map}({exponent})
         G[m] = max(i) L[m, i]
         O[m] = sum(i) Z[m, i] * {map}(({scale}) * (L[m, i] - G[m]))""",
