@@ -26,7 +26,7 @@ _STEPS = 20
 def prelude() -> tuple[tree.Macro, ...]:
     """The macros that every spec can use, in the language itself."""
     path = Path(__file__).parent / "prelude.attn"
-    items = parse_file(path.read_text(), path.name).items
+    items = parse_file(path.read_text("utf-8"), path.name).items
     return tuple(i for i in items if isinstance(i, tree.Macro))
 
 
@@ -142,11 +142,11 @@ def _argument(
         right = Right(to.inline(right, e, inside), where)
     if right.dtype is None:
         return None
-    if right.plain and _is_plain_read(right.value.expr):
+    ranks = tuple(body.actual[r.name] for r in argument.ranks)
+    if right.plain and _is_plain_read(right.value.expr, ranks):
         made = right.value
     else:
         made = to.read_of(right, argument.name, inside, e.span)
-    ranks = tuple(body.actual[r.name] for r in argument.ranks)
     free = frozenset(to.free([made], inside))
     for rank in ranks:
         if rank not in free:
@@ -156,11 +156,13 @@ def _argument(
     return Local(made.expr, ranks, free, made.dtype) if isinstance(made.expr, Read) else None
 
 
-def _is_plain_read(e: Expr) -> bool:
+def _is_plain_read(e: Expr, ranks: tuple[str, ...]) -> bool:
+    """Whether it reads a tensor at different ranks, `ranks` among them."""
     return (
         isinstance(e, Read)
         and all(isinstance(i, Index) for i in e.indices)
         and len(set(e.indices)) == len(e.indices)
+        and all(Index(r) in e.indices for r in ranks)
     )
 
 

@@ -79,7 +79,7 @@ def lark_parser() -> Lark:
     from lark import Lark
 
     return Lark(
-        (Path(__file__).parent / "grammar.lark").read_text(),
+        (Path(__file__).parent / "grammar.lark").read_text("utf-8"),
         start="file",
         parser="lalr",
         lexer="basic",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from attnc.errors import AttncError, Span
 
@@ -34,6 +33,8 @@ class Report:
 
     def nearest(self, name: str, candidates: Iterable[str]) -> str:
         """`did you mean ...?`; if nothing is near, all that is known if it is little."""
+        from difflib import get_close_matches
+
         known = tuple(dict.fromkeys(candidates))
         self._searches += 1
         if self._searches > _MAX_SEARCHES:

@@ -87,6 +87,11 @@ class Scope:
         """The scope with more ranks."""
         return replace(self, ranks=tuple(dict.fromkeys((*self.ranks, *ranks))))
 
+    def mentioned(self) -> frozenset[str]:
+        """The ranks (among other names) that the statement's `where` mentions."""
+        names = tree.names_in(self.where) if self.where is not None else frozenset()
+        return frozenset(self.actual.get(n, "" if self.macro else n) for n in names)
+
     def place(self, span: Span) -> Span:
         """The span to cite."""
         return self.span or span

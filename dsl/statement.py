@@ -88,10 +88,10 @@ class Statements(Expressions):
         """The statement's `where`, unless it is about ranks that only nested reductions bind."""
         if scope.where is None:
             return None
-        unbound = {
-            n for n in tree.names_in(scope.where) & scope.inner if not self.coordinate(n, scope)
-        }
-        return None if unbound else self.predicate(scope.where, scope)
+        nested = scope.mentioned() & scope.inner
+        if any(self.coordinate(rank, scope) is None for rank in nested):
+            return None
+        return self.predicate(scope.where, scope)
 
     def inner_where(self, ranks: Iterable[str], scope: Scope, top: bool) -> Typed | None:
         """The `where` as far as it restricts something that binds `ranks`, in their scope."""
@@ -101,8 +101,8 @@ class Statements(Expressions):
         for rank in ranks:
             bound.update(self.symbols.ranks[rank].components)
         scope.inner.update(bound)
-        mentioned = bound & tree.names_in(scope.where)
-        return self.predicate(scope.where, scope) if top or mentioned else None
+        concerned = top or bound & scope.mentioned()
+        return self.predicate(scope.where, scope) if concerned else None
 
     def rank_names(self, args: Iterable[tree.Expr], scope: Scope, of: str) -> tuple[str, ...]:
         """The ranks that a reduction, a selection or a macro is over."""

@@ -24,12 +24,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
 
 def survives(text: str) -> None:
     """Load it; the errors that `check` collects are those that `load_text` raises."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         consistent(load_text(text, "fuzz.attn"))
     except AttncError as e:
         assert str(e) and "Traceback" not in str(e)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def consistent(cascade: Cascade) -> None:
@@ -159,7 +159,7 @@ def test_long_chains_of_definitions_are_refused(link: str) -> None:
 
 def test_many_mistakes_are_reported_in_time() -> None:
     lines = "\n".join(f"O{i}[m] = unknown_{i} + T{i}[m] + f{i}(m)" for i in range(700))
-    start = time.perf_counter()
+    start = time.process_time()
     errors = check(parse(spec(lines)))
     assert len(errors) == 100
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

@@ -14,7 +14,7 @@ from attnc.dsl.report import Report
 from attnc.dsl.scope import Symbols
 from attnc.ir.interpret import interpret
 from tests.dsl.specs import spec
-from tests.dsl.test_lower import body
+from tests.dsl.test_lower import body, lines
 
 
 def test_a_plain_argument_needs_no_copy() -> None:
@@ -111,6 +111,26 @@ def test_where_inside_a_macro_restricts_its_own_statement() -> None:
         "P[b, m]",
     )
     assert made == ["Y[b, m, n] = S[b, m, n] where n > 0", "P[b, m] = sum(n) Y[b, m, n]"]
+
+
+def test_where_inside_a_macro_reaches_its_nested_reductions() -> None:
+    made = body(
+        "def later(k) X[k]:\n    Y[k] = X[k] - (max(k) X[k])  where k > 0\n    return sum(k) Y[k]\n"
+        "P[b, m] = later(n) S[b, m, n]",
+        "P[b, m]",
+    )
+    assert made[0] == "max_P[b, m] = max(n) S[b, m, n] where n > 0"
+
+
+def test_a_grid_argument_with_components_as_axes_is_indexed_by_the_grid() -> None:
+    text = """attention grid
+rank m = (my, mx)
+input S[my, mx]
+def backwards(k) X[k]: return X[K - 1 - k]
+O[m] = backwards(m) S[my, mx]
+output O[m]
+"""
+    assert lines(text) == ["X[m] = S[my, mx]", "O[m] = X[M - 1 - m]"]
 
 
 def test_the_prelude_is_sound() -> None:

@@ -164,12 +164,12 @@ def test_a_file_that_is_too_long_or_missing_is_refused(tmp_path: Path) -> None:
     ids=range(13),
 )
 def test_hostile_sizes_are_answered_in_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         parse(f"attention x\n{text}\n")
     except AttncError as e:
         assert len(str(e)) < 2_000
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_importing_the_language_loads_nothing_heavy() -> None:
