@@ -93,15 +93,22 @@ def _split_children(
     value = with_children(e, tuple(v for v, _ in split))
     conditions = tuple(c for _, cs in split for c in cs)
     if OPS[e.op].maps == ("add", "mul"):
-        conditions = tuple(_vanishing_in(c, e.args[0], value) for c in conditions)
+        conditions = _vanishing(conditions, value, tensors, finite)
     return value, _unique(conditions)
 
 
-def _vanishing_in(c: Condition, exponent: Expr, whole: Expr) -> Condition:
+def _vanishing(
+    conditions: tuple[Condition, ...],
+    whole: Expr,
+    tensors: Mapping[str, Interval],
+    finite: frozenset[str],
+) -> tuple[Condition, ...]:
     """Mark the -inf - -inf of the exponent itself: it makes the whole map 0."""
-    own = isinstance(exponent, Apply) and exponent.op == "sub"
-    is_minus_inf_test = isinstance(c.holds, Apply) and c.holds.op == "not"
-    return Condition(c.holds, whole) if own and is_minus_inf_test and not c.vanishing else c
+    assert isinstance(whole, Apply)
+    exponent = whole.args[0]
+    difference = isinstance(exponent, Apply) and exponent.op == "sub"
+    own = _own(exponent, tensors, finite) if isinstance(exponent, Apply) and difference else ()
+    return tuple(Condition(c.holds, whole) if c in own else c for c in conditions)
 
 
 def _split_select(
