@@ -27,8 +27,10 @@ _FEATURES = (40, 72, 24, 16, 8)
 # Extents to try for a rank that the spec divides, and for one that it divides by (`H / G`).
 _WHOLES = (6, 12, 4, 2, 1)
 _GROUPS = (2, 3, 1, 4, 6)
-# Standard deviation of scores that are large: fp16 may overflow, then the next is tried.
-LARGE = (1e4, 2e3, 3e2, 1.0)
+# Standard deviation of the row side's features, and so of scores. Where the dtype overflows, the
+# next is tried.
+USUAL = (1.0, 0.25, 0.0625)
+LARGE = (1e4, 2e3, 3e2, 50.0, *USUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ def _extents(
             sizes.update(zip(rank.components, parts, strict=True))
             wish = prod(parts)
         sizes[rank.name] = wish
-    found = _divisible(cascade, params, {**sizes, **given}, frozenset(given))
+    free = frozenset(r for r in sizes if r in roles.grid and r not in given)
+    found = _divisible(cascade, params, {**sizes, **given}, free, frozenset(given))
     for rank in cascade.ranks:
         if rank.components:
             found[rank.name] = prod(found[c] for c in rank.components)
@@ -159,18 +162,22 @@ def _divisible(
     cascade: Cascade,
     params: Mapping[str, ParamValue],
     sizes: Mapping[str, int],
+    free: frozenset[str],
     fixed: frozenset[str],
 ) -> dict[str, int]:
-    """The sizes, changed until every exact division of extents leaves no remainder."""
+    """The sizes, changed until every exact division of extents leaves no remainder.
+
+    `free` ranks may get any extent, `fixed` ones keep theirs, others are rounded up.
+    """
     divisions = tuple(dict.fromkeys(_divisions(cascade)))
     wholes = _ranks_of(d.args[0] for d in divisions)
     groups = [r for r in _ranks_of(d.args[1] for d in divisions) if r not in wholes]
     choices: dict[str, tuple[int, ...]] = {}
     for r in wholes:
         more = tuple(-(-sizes[r] // k) * k for k in (2, 4, 8, 16, 32, 64, 128))
-        choices[r] = (_WHOLES if sizes[r] < 3 else (sizes[r], *more)) if r not in fixed else ()
+        choices[r] = () if r in fixed else _WHOLES if r in free else (sizes[r], *more)
     for i, r in enumerate(groups):
-        choices[r] = (_GROUPS[i % 2 :] + _GROUPS[: i % 2]) if r not in fixed else ()
+        choices[r] = () if r in fixed else _GROUPS[i % 2 :] + _GROUPS[: i % 2]
     for picked in product(*(c or (sizes[r],) for r, c in choices.items())):
         tried = {**sizes, **dict(zip(choices, picked, strict=True))}
         if all(_leaves_none(d, tried, params) for d in divisions):
@@ -207,11 +214,11 @@ def _leaves_none(
 
 
 def draw(
-    plan: Plan, case: Case, dtype: torch.dtype, seed: int, large: float, narrow: int = 1
+    plan: Plan, case: Case, dtype: torch.dtype, seed: int, scale: float = 1.0, narrow: int = 1
 ) -> dict[str, Tensor]:
     """Random inputs: floats N(0, 1), ints in the range in which they index, bools half true.
 
-    `large` is the standard deviation of a large case's features. `narrow` divides the range of
+    `scale` is the standard deviation of the row side's features. `narrow` divides the range of
     ints: what an index is computed from may have to be smaller than the extent.
     """
     random = torch.Generator().manual_seed(seed)
@@ -224,8 +231,8 @@ def draw(
         match t.dtype:
             case "float":
                 x = torch.randn(shape, generator=random, dtype=torch.float64)
-                if case.large and _is_row_side(t, roles):
-                    x = x * large
+                if _is_row_side(t, roles):
+                    x = x * scale
                 if t.name in biases:
                     x = x.masked_fill(torch.rand(shape, generator=random) < 0.3, -inf)
                 x = x.to(dtype)

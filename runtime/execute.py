@@ -41,8 +41,9 @@ def execute(
 ) -> dict[str, Tensor]:
     """The outputs of a plan by name, in the type of the first float input.
 
-    Outputs without a feature axis (log-sum-exp) are fp32, as kernels store them. `params` and `extents` are complete (`attnc.ir.bind`); extents are those of every rank and
-    component. Raises AttncError E602 for an index division that leaves a remainder.
+    Outputs without a feature axis (log-sum-exp) stay fp32, as kernels store them. `params` and
+    `extents` are complete (`attnc.ir.bind`); extents are those of every rank and component. Raises
+    AttncError E602 for an index division that leaves a remainder.
     """
     run = _Run(plan.cascade, tensors, params, extents)
     with torch.no_grad():
@@ -83,7 +84,7 @@ class _Run:
                 self.made.update(self._sweep(stage))
 
     def output(self, name: str, features: set[str]) -> Tensor:
-        """A tensor as the caller gets it: row statistics keep the precision they are computed in."""
+        """A tensor as the caller gets it; a row statistic keeps the precision it is computed in."""
         held = self.stored()[name]
         x: Tensor = held.data
         floats = [t.dtype for t in self.tensors.values() if t.is_floating_point()]
@@ -121,9 +122,10 @@ class _Run:
 
     def _sweep(self, stage: SweepStage) -> dict[str, Held]:
         scope = self._scope(self.stored())
-        program = _program(stage, scope, self.cascade)
         buffers = self._buffers(stage, scope)
-        _walk(program, program.scope(scope), buffers)
+        if all(self.extents[r] for r in (*stage.grid, stage.row) if r is not None):
+            program = _program(stage, scope, self.cascade)
+            _walk(program, program.scope(scope), buffers)
         return {s.tensor: Held(buffers[s.tensor], s.axes) for s in stage.stores}
 
     def _buffers(self, stage: SweepStage, scope: Scope) -> dict[str, Tensor]:
@@ -159,8 +161,6 @@ def _walk(program: Program, scope: Scope, buffers: Mapping[str, Tensor]) -> None
     """The grid in chunks, in each the row rank tile by tile: every point of the outputs once."""
     stage, extents = program.stage, program.extents
     whole = {r: range(extents[r]) for r in program.order}
-    if not all(whole[r] for r in (*stage.grid, *(() if stage.row is None else (stage.row,)))):
-        return
     rows = 1 if stage.row is None else min(ROW_TILE, extents[stage.row])
     columns = min(max(1, extents[stage.swept]), ROW_TILE * SWEPT_TILE // rows)
     targets = [(t, buffers[t.tensor].view(t.shape)) for t in program.targets]

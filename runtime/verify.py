@@ -17,7 +17,7 @@ where ref has them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Literal, TypeAlias
@@ -29,7 +29,7 @@ from attnc.errors import AttncError
 from attnc.ir.bind import check_params
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Plan
-from attnc.runtime.cases import LARGE, Case, draw, make_cases, small_params
+from attnc.runtime.cases import LARGE, USUAL, Case, draw, make_cases, small_params
 from attnc.runtime.execute import execute
 from attnc.runtime.interpreter import interpreter_available
 from attnc.runtime.launch import call_module
@@ -208,9 +208,11 @@ def _check(
     override: Override | None,
     compute: _Compute,
 ) -> list[Check]:
-    evaluate = partial(reference, plan.cascade, params=params, extents=case.extents)
-    tensors, exact = _inputs(plan, case, dtype, seed, override, evaluate)
-    plain = evaluate(tensors, dtype=dtype)
+    # Every tensor of the cascade: what overflows halfway may come out finite, and wrong.
+    every = tuple(dict.fromkeys(s.tensor for s in plan.cascade.statements))
+    cascade = replace(plan.cascade, outputs=every)
+    evaluate = partial(reference, cascade, params=params, extents=case.extents)
+    tensors, exact, plain = _inputs(plan, case, dtype, seed, override, evaluate)
     found = compute(tensors, case.extents)
     return [
         _compare(case.name, name, found[name], exact[name], plain[name], dtype)
@@ -225,11 +227,14 @@ def _inputs(
     seed: int,
     override: Override | None,
     evaluate: Callable[..., dict[str, Tensor]],
-) -> tuple[Tensors, dict[str, Tensor]]:
-    """Inputs and the float64 outputs: as large as torch survives, ints as small as indices need."""
-    for large in LARGE if case.large else (1.0,):
+) -> tuple[Tensors, Tensors, Tensors]:
+    """Inputs, as large as torch in the dtype survives; what follows in float64, and in the dtype.
+
+    Ints are made as small as the indices that are computed from them need.
+    """
+    for scale in LARGE if case.large else USUAL:
         for narrow in (1, 4, 16, 1 << 40):
-            tensors: Tensors = draw(plan, case, dtype, seed, large, narrow)
+            tensors: Tensors = draw(plan, case, dtype, seed, scale, narrow)
             if override is not None:
                 tensors = {**tensors, **override(case, tensors)}
             try:
@@ -239,9 +244,10 @@ def _inputs(
                     raise
             else:
                 break
-        if not case.large or _survives(evaluate(tensors, dtype=dtype), exact):
+        plain = evaluate(tensors, dtype=dtype)
+        if _survives(plain, exact):
             break
-    return tensors, exact
+    return tensors, exact, plain
 
 
 def _survives(plain: Tensors, exact: Tensors) -> bool:
