@@ -71,7 +71,7 @@ class Attention:
     @cached_property
     def module(self) -> ModuleType:
         """The emitted module, imported from the disk cache."""
-        from attnc.codegen.emit import emit
+        from attnc.codegen import emit
         from attnc.runtime.cache import Cache, content_key
         from attnc.runtime.modules import load_module
 
@@ -148,7 +148,7 @@ class Attention:
         On a GPU if there is one, else in Triton's interpreter. `shape` fixes extents by upper-case
         name; lengths among the parameters that were not given are made small, so that masks matter.
         """
-        from attnc.codegen.emit import emit
+        from attnc.codegen import emit
         from attnc.runtime.dtypes import torch_dtype
         from attnc.runtime.verify import verify
 

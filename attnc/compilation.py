@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnc.codegen.emit import emit
+from attnc.codegen import emit
 from attnc.errors import AttncError
 from attnc.files import replace_text
 from attnc.ir.bind import bind_extents

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from attnc.api import load
 from attnc.cli import main
+from attnc.codegen import emit
 from attnc.library import names
 
 BAD = "attention bad\ninput Q[b]\nO[b] = Qq[b] * 2\noutput O[b]\n"
@@ -196,3 +198,45 @@ def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m attnc list | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_compile_writes_module_and_report(attnc: Callable[..., Ran]) -> None:
+    shape = "B=1,H=4,G=2,M=512,N=512,D=64,E=64"
+    made = attnc("compile", "causal", "-o", "made", "--shape", shape, "--json").json()
+    assert {"module", "report", "kernels", "seconds"} <= made.keys()
+    (kernel,) = made["kernels"]
+    assert {"name", "config", "registers", "spills", "shared_bytes", "target"} <= kernel.keys()
+    assert json.loads(Path(made["report"]).read_text()) == made
+    assert "import triton" in Path(made["module"]).read_text()
+
+
+def test_compile_can_stop_at_the_source(attnc: Callable[..., Ran]) -> None:
+    made = attnc("compile", "causal", "--source-only", "--json").json()
+    assert (made["module"], made["kernels"]) == ("causal.py", [])
+
+
+def test_compile_refuses_a_target_that_nobody_knows(attnc: Callable[..., Ran]) -> None:
+    ran = attnc("compile", "causal", "--target", "h20")
+    assert ran.status == 1
+    assert "did you mean `h200`?" in ran.err
+
+
+def test_verify_compares_with_float64(attnc: Callable[..., Ran]) -> None:
+    shape = "B=1,H=2,G=1,M=7,N=13,D=5,E=6"
+    found = attnc("verify", "causal", "--shape", shape, "--json").json()
+    assert found["ok"] is True
+    assert found["outputs"]["O"].keys() >= {"max_abs", "rel", "allowed"}
+    assert found["outputs"]["O"]["max_abs"] <= found["outputs"]["O"]["allowed"]
+    assert found["backend"] in ("interpreter", "gpu")
+
+
+def test_verify_fails_where_the_kernel_is_wrong(
+    attnc: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = emit(load("causal").plan)
+    wrong = right.replace("tl.maximum(", "tl.minimum(")
+    assert wrong != right
+    monkeypatch.setattr("attnc.codegen.emit", lambda plan: wrong)
+    ran = attnc("verify", "causal", "--shape", "B=1,H=2,G=1,M=7,N=70,D=5,E=6", "--json")
+    assert ran.status == 1
+    assert ran.json()["ok"] is False
