@@ -39,6 +39,7 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     fields = {
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
         "notes": _derivation(plan), "constants": constants,
+        "spec": _listing(plan.cascade),
     }  # fmt: skip
     unnamed = template.render(**fields, digest="")
     digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]
@@ -58,6 +59,12 @@ def _derivation(plan: Plan) -> tuple[str, ...]:
             where = f"line {b.span.line}: " if b.span is not None else ""
             lines.append(f"{where}pass {b.sweep + 1}, since {b.operator} needs the final {b.statistic}")
     return tuple(dict.fromkeys(lines))
+
+
+def _listing(cascade: Cascade) -> tuple[str, ...]:
+    """The spec's lines with their numbers, comments and blank lines left out."""
+    lines = enumerate(cascade.source.splitlines(), 1)
+    return tuple(f"{n:3d}  {x}" for n, x in lines if x.strip() and not x.lstrip().startswith("#"))
 
 
 @cache

@@ -127,22 +127,32 @@ class Tiles:
 
     def _index(self, rank: str, axes: tuple[str, ...]) -> Code:
         known = self.scope.cascade.rank(rank)
-        parent = known.parent
-        if parent is not None and self.scope.coordinate(rank)[0] == "":
-            return self._component(rank, parent, axes)
         name, tiled = self.scope.coordinate(rank)
-        return Code(f"{name}{subscript((rank,), axes)}" if tiled else name)
+        if name:
+            return Code(f"{name}{subscript((rank,), axes)}" if tiled else name)
+        if known.parent is not None:
+            return self._component(rank, known.parent, axes)
+        first, *rest = known.components
+        whole: Expr = Index(first)
+        for r in rest:
+            whole = Apply("add", (Apply("mul", (whole, Extent(r))), Index(r)))
+        return self.write(whole, axes)
 
     def _component(self, rank: str, parent: str, axes: tuple[str, ...]) -> Code:
-        """The coordinate of a component out of its parent's, row-major."""
+        """The coordinate of a component: defined at the kernel's start for a tile, else computed."""
+        if self.scope.coordinate(parent)[1]:
+            return Code(self.scope.offsets(rank) + subscript((parent,), axes))
+        return self.component(rank, parent)
+
+    def component(self, rank: str, parent: str) -> Code:
+        """A component's coordinate out of its parent's, row-major."""
         parts = self.scope.cascade.rank(parent).components
-        whole = self._index(parent, axes)
-        inner = parts[parts.index(rank) + 1 :]
-        for r in inner[::-1]:
-            whole = Code(f"{whole.inside(PRODUCT)} // {self.scope.scalar(Extent(r))}", PRODUCT)
+        whole = self._index(parent, self.scope.ordered({parent}))
+        for r in parts[parts.index(rank) + 1 :][::-1]:
+            whole = Code(f"{whole.inside(PRODUCT)} // {self.scope.extent(r)}", PRODUCT)
         if rank == parts[0]:
             return whole
-        return Code(f"{whole.inside(PRODUCT)} % {self.scope.scalar(Extent(rank))}", PRODUCT)
+        return Code(f"{whole.inside(PRODUCT)} % {self.scope.extent(rank)}", PRODUCT)
 
     def _variable(self, v: Variable, axes: tuple[str, ...]) -> Code:
         text = _oriented(v, axes)

@@ -198,6 +198,7 @@ class _Writer:
                 (scope.wide(rank), f"tl.cast({start}, tl.int64)"),
                 (offsets, f"{start} + {scope.local(rank)}"),
                 (scope.inside(rank), f"{offsets} < {scope.extent(rank)}"),
+                *self._components(rank),
             ],
             body,
         )
@@ -221,6 +222,13 @@ class _Writer:
         lines += [f"{scope.place(grid[0])} = pid.to(tl.int64)"] if grid else []
         return lines + needed([*self.addressing.indices, *self._coordinates()], body)
 
+    def _components(self, rank: str) -> list[tuple[str, str]]:
+        """The coordinates of a tile's components."""
+        return [
+            (self.scope.offsets(c), self.tiles.component(c, rank).text)
+            for c in self.scope.cascade.rank(rank).components
+        ]
+
     def _coordinates(self) -> list[tuple[str, str]]:
         """Definitions of the tiles' coordinates and edges, the swept rank's aside."""
         scope, found = self.scope, []
@@ -236,6 +244,7 @@ class _Writer:
                 found.append((offsets, f"{start}tl.arange(0, {block})"))
                 # true at compile time where the extent fills its block, so the mask goes away
                 found.append((inside, f"({offsets} < {extent}) | ({extent} == {block})"))
+            found += self._components(rank) if rank != self.stage.swept else []
         return found
 
     # the signature -----------------------------------------------------------------------------
