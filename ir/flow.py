@@ -220,7 +220,7 @@ def _refuse_cycles(cascade: Cascade, live: tuple[int, ...], edges: list[Edge]) -
     statements = [cascade.statements[i] for i in sorted(cycle)]
     names = ", ".join(dict.fromkeys(f"`{s.tensor}`" for s in statements))
     raise AttncError(
-        "E313",
+        "E603",
         f"{names} needs its own value before it is known",
         span=statements[0].span,
         source=cascade.source,
