@@ -13,6 +13,7 @@ from attnc.ir.derived import Certificate, Derived
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.facts import Interval
 from attnc.ir.inline import pointwise_definitions
+from attnc.ir.merge_states import recompute_certificates, split_certificates
 from attnc.ir.merge_tiles import merge_tiles
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, Stage, SweepStage, TorchStage
@@ -136,7 +137,8 @@ class _Planner:
         )
         gathered = {s.tensor for s in region.reductions}
         earlier = tuple(c for c in self.rewrites if c.tensor in gathered)
-        derived = replace(derived, certificates=(*earlier, *derived.certificates))
+        again = (*recompute_certificates(region, derived), *split_certificates(derived))
+        derived = replace(derived, certificates=(*earlier, *derived.certificates, *again))
         outputs = self._outputs(region, derived, late, names, tensors, finite)
         self.stages.append(build_sweep(scope, region, derived, outputs, tensors, finite))
         self.stored |= {o.tensor for o in outputs}
