@@ -188,9 +188,10 @@ def test_a_backend_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compare(found: list[float], exact: list[float], plain: list[float]) -> Check:
-    kinds = (torch.float32, torch.float64, torch.float32)
-    tensors = (torch.tensor(x, dtype=d) for x, d in zip((found, exact, plain), kinds, strict=True))
-    return _compare("case", "O", *tensors, torch.float32)
+    single = torch.float32
+    kernel, torch_itself = torch.tensor(found, dtype=single), torch.tensor(plain, dtype=single)
+    truth = torch.tensor(exact, dtype=torch.float64)
+    return _compare("case", "O", kernel, truth, torch_itself, single)
 
 
 def test_a_kernel_may_be_twice_as_wrong_as_torch() -> None:
