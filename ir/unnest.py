@@ -223,8 +223,7 @@ class _Unnesting:
         belongs, or a positive multiple of both: where it is -inf, every a is -inf or absent, and
         f(-inf) = 0 adds nothing on either side; where it is inf, both are NaN.
         """
-        finite = all(r.tensor in self.known.finite or self.settled(r) for r in reads(base))
-        if finite and not may_be_minus_inf(base, frozenset(r.tensor for r in reads(base))):
+        if self._is_finite(base):
             return True
         scale = [f for f in factors(base) if not reads(f)]
         shared = [f for f in factors(base) if reads(f)]
@@ -238,6 +237,13 @@ class _Unnesting:
         needed = {negate(base), *summands(multiply((*scale, value)))}
         below = any(set(map(_key, needed)) <= set(map(_key, e)) for e in exponents)
         return same_points and highest and below and nonnegative(multiply(tuple(scale)), {})
+
+    def _is_finite(self, base: Expr) -> bool:
+        """Present and finite at every point, so that nothing is lost with it."""
+        tensors = frozenset(r.tensor for r in reads(base))
+        finite = all(r.tensor in self.known.finite or self.settled(r) for r in reads(base))
+        _, conditions = split_presence(base, self.known.bounds, tensors)
+        return finite and not conditions and not may_be_minus_inf(base, tensors)
 
 
 def summands(e: Expr) -> tuple[Expr, ...]:

@@ -269,6 +269,13 @@ def test_finite_base_need_not_be_a_maximum() -> None:
         ),
         # A factor that may be negative stays outside a maximum.
         ("L[m, i] = max(j) S[m, i, j]\nO[m] = max(i) L[m, i] * C[i]", "O[m]"),
+        # A base that is absent here and there, and takes its points with it.
+        (
+            """L[m, i] = sum(d) Q[m, d] * K[i * J, d]
+            Z[m, i] = sum(j) exp(S[m, i, j] - 1 / L[m, i])
+            O[m] = sum(i) Z[m, i] * exp(1 / L[m, i])""",
+            "O[m]",
+        ),
         # Different maps.
         (
             """L[m, i] = max(j) S[m, i, j]
