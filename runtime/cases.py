@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attnc.errors import AttncError
-from attnc.ir.cascade import Cascade, ParamDecl, TensorDecl
+from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.frame import Frame, ParamValue, Scope
@@ -72,9 +72,10 @@ def make_cases(
 ) -> tuple[Case, ...]:
     """The cases of a plan; `shape` fixes extents, named by rank in lower or upper case.
 
-    Raises AttncError E831 if no extents satisfy the spec's exact divisions.
+    Raises AttncError E504 for a rank that the spec does not have, E831 if no extents satisfy its
+    exact divisions.
     """
-    given = {name.lower(): n for name, n in (shape or {}).items()}
+    given = _given(plan.cascade, shape or {})
 
     def case(name: str, rows: int, swept: int, batch: int = 1, **how: bool) -> Case:
         return Case(name, _extents(plan, params, (rows, swept, batch), given), **how)
@@ -92,6 +93,16 @@ def make_cases(
         case("large scores", 33, 65, large=True),
         case("hidden", 70, 40, hidden=True),
     )
+
+
+def _given(cascade: Cascade, shape: Mapping[str, int]) -> dict[str, int]:
+    named = {r.extent_name: r.name for r in cascade.ranks} | {r.name: r.name for r in cascade.ranks}
+    for name in shape:
+        if name not in named:
+            known = ", ".join(r.extent_name for r in cascade.ranks)
+            message = f"`{name}` is no rank of `{cascade.name}`"
+            raise AttncError("E504", message, hint=f"known: {known}")
+    return {named[name]: n for name, n in shape.items()}
 
 
 def small_params(
@@ -137,7 +148,10 @@ def _extents(
             continue
         by_role = {rank.name in roles.rows: rows, rank.name in roles.swept: swept}
         wish = by_role.get(True, batch if rank.name in roles.grid else next(features))
-        if rank.components:
+        if rank.name in given and rank.components:
+            parts = _exact_grid(rank, given)
+            sizes.update(zip(rank.components, parts, strict=True))
+        elif rank.components:
             parts = _grid(wish, len(rank.components))
             sizes.update(zip(rank.components, parts, strict=True))
             wish = prod(parts)
@@ -145,7 +159,7 @@ def _extents(
     free = frozenset(r for r in sizes if r in roles.grid and r not in given)
     found = _divisible(cascade, params, {**sizes, **given}, free, frozenset(given))
     for rank in cascade.ranks:
-        if rank.components:
+        if rank.components and rank.name not in given:
             found[rank.name] = prod(found[c] for c in rank.components)
     return found
 
@@ -156,6 +170,15 @@ def _grid(total: int, parts: int) -> tuple[int, ...]:
         return (total,)
     side = max(1, round(total ** (1 / parts)))
     return (side, *_grid(ceil(total / side), parts - 1))
+
+
+def _exact_grid(rank: Rank, given: Mapping[str, int]) -> tuple[int, ...]:
+    """Components of a grid of given length: those that are not given are 1, but for the first."""
+    parts = {c: given.get(c, 1) for c in rank.components}
+    first = next((c for c in rank.components if c not in given), None)
+    if first is not None:
+        parts[first] = given[rank.name] // max(1, prod(parts.values()))
+    return tuple(parts.values())
 
 
 def _divisible(

@@ -267,6 +267,16 @@ def test_extents_obey_the_divisions_of_a_spec() -> None:
     assert e.value.code == "E831"
 
 
+def test_given_extents_are_kept() -> None:
+    plan = load("gpsa").plan
+    for case in make_cases(plan, {}, {"M": 12, "NY": 3, "nx": 5}):
+        assert (case.extents["m"], case.extents["my"] * case.extents["mx"]) == (12, 12)
+        assert (case.extents["ny"], case.extents["nx"], case.extents["n"]) == (3, 5, 15)
+    with pytest.raises(AttncError) as e:
+        make_cases(plan, {}, {"Z": 3})
+    assert e.value.code == "E504"
+
+
 def test_masks_bite() -> None:
     plan = load("sliding_window").plan
     assert small_params(plan, {}, {"window": 4096}) == {"window": 20}
