@@ -66,7 +66,7 @@ def _break_call(line: str, indent: int) -> list[str] | None:
         return None
     start = opened[-1]
     close = _closing(line, start)
-    if line[close + 1 :] not in ("", ":"):
+    if line[close + 1 :] not in ("", ":") or close == start + 1:
         return None
     inner = line[start + 1 : close]
     cuts = [i for i, depth in _depths(inner) if depth == 0 and inner[i] == ","]

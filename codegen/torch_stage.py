@@ -6,7 +6,7 @@ it as they are, or if it is an output with a feature rank; else it stays float32
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_letters
 
@@ -15,8 +15,8 @@ from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code
 from attnc.codegen.expr import INFIX
 from attnc.codegen.host import Host
 from attnc.codegen.names import Namer
-from attnc.ir.cascade import Cascade, Einsum
-from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
+from attnc.ir.cascade import Cascade, Einsum, Reduction
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import Plan, TorchStage
@@ -80,24 +80,38 @@ class TorchCode:
         value, conditions = split_presence(body, self.known, self.finite)
         present = conjunction(tuple(c.holds for c in conditions))
         name = self.names.name(("tensor", s.tensor), s.tensor, f"{s.tensor}_")
-        if present == TRUE and _is_product(s, value):
-            return (f"{name} = {self._stored(s, self._einsum(s, value))}",)
-        writer = _Broadcast(self, iteration_ranks(s))
-        text = writer.whole(value, present, s)
-        return (*writer.lines, f"{name} = {self._stored(s, text)}")
+        if present == TRUE and _is_product(s, value, self.cascade):
+            lines: list[str] = []
+            product = self._einsum(s, value, lines)
+            lines.append(f"{name} = {product}")
+        else:
+            writer = _Broadcast(self, iteration_ranks(s))
+            text = writer.whole(value, present, s)
+            lines = [*writer.lines, f"{name} = {text}"]
+        if s.tensor in self.native and dtype_of(s.expr, self.cascade) == "float":
+            lines.append(f"{name} = {name}.to({self.lead}.dtype)")
+        return tuple(lines)
 
-    def _stored(self, s: Einsum, text: str) -> str:
-        kind = dtype_of(s.expr, self.cascade)
-        return f"{text}.to({self.lead}.dtype)" if s.tensor in self.native and kind == "float" else text
+    def is_stored_native(self, tensor: str) -> bool:
+        """Whether a tensor may have another type than float32."""
+        return tensor in self.native or tensor in self.cascade.input_names
 
-    def _einsum(self, s: Einsum, value: Expr) -> str:
+    def _einsum(self, s: Einsum, value: Expr, lines: list[str]) -> str:
+        """The sum of the factors' product, each factor over the ranks that it has."""
         ranks = iteration_ranks(s)
         letter = dict(zip(ranks, _letters(ranks), strict=True))
         terms, tensors = [], []
         for f in factors(value):
-            assert isinstance(f, Read)
-            terms.append("".join(letter[i.rank] for i in f.indices if isinstance(i, Index)))
-            tensors.append(f"{self.tensor(f.tensor)}.float()")
+            own = tuple(r for r in ranks if r in ranks_of(f, ranks, self.cascade))
+            if isinstance(f, Read) and all(isinstance(i, Index) for i in f.indices):
+                own = tuple(i.rank for i in f.indices if isinstance(i, Index))
+                cast = ".float()" if self.is_stored_native(f.tensor) else ""
+                tensors.append(f"{self.tensor(f.tensor)}{cast}")
+            else:
+                writer = _Broadcast(self, own)
+                tensors.append(writer.write(f).text)
+                lines += writer.lines
+            terms.append("".join(letter[r] for r in own))
         result = "".join(letter[r] for r in output_ranks(s))
         return f'torch.einsum("{",".join(terms)}->{result}", {", ".join(tensors)})'
 
@@ -111,19 +125,26 @@ def _letters(ranks: tuple[str, ...]) -> list[str]:
     return [r if len(r) == 1 and r.isascii() else next(free) for r in ranks]
 
 
-def _is_product(s: Einsum, value: Expr) -> bool:
-    """A sum of products of whole tensors that names every summed rank."""
+def ranks_of(e: Expr, axes: tuple[str, ...], cascade: Cascade) -> frozenset[str]:
+    """Those of the axes along which a value varies, be it by a component or a parent of theirs."""
+    found = index_ranks(e)
+    return frozenset(
+        r
+        for r in axes
+        if r in found
+        or cascade.rank(r).parent in found
+        or not found.isdisjoint(cascade.rank(r).components)
+    )
+
+
+def _is_product(s: Einsum, value: Expr, cascade: Cascade) -> bool:
+    """A sum of products in which every rank is some factor's, and no factor is constant."""
     if s.reduce is None or s.reduce.op != "sum":
         return False
-    found: set[str] = set()
-    for f in factors(value):
-        if not isinstance(f, Read) or not all(isinstance(i, Index) for i in f.indices):
-            return False
-        ranks = [i.rank for i in f.indices if isinstance(i, Index)]
-        if len(set(ranks)) < len(ranks):
-            return False
-        found |= set(ranks)
-    return found == set(iteration_ranks(s))
+    axes = iteration_ranks(s)
+    found = [ranks_of(f, axes, cascade) for f in factors(value)]
+    kinds = {dtype_of(f, cascade) for f in factors(value)}
+    return all(found) and frozenset().union(*found) == set(axes) and kinds == {"float"}
 
 
 @dataclass(slots=True)
@@ -135,25 +156,34 @@ class _Broadcast:
     lines: list[str] = field(default_factory=list)
 
     def whole(self, value: Expr, present: Expr, s: Einsum) -> str:
-        code = self.code
+        """The statement's value with all its axes, reduced where it says so."""
         empty = self.code.host.write(Number(REDUCTIONS[s.reduce.op].identity if s.reduce else 0.0))
-        text = self.write(value).text
+        text, ranks = self._tensor(value), ranks_of(value, self.axes, self.code.cascade)
         if present != TRUE:
-            text = f"torch.where({self._tensor(present)}, {self._tensor(value)}, {empty.text})"
-        shape = ", ".join(self._extent(r) for r in self.axes)
-        shape = f"({shape},)" if len(self.axes) == 1 else f"({shape})"
-        full = f"torch.broadcast_to({text if present != TRUE else self._tensor(value)}, {shape})"
-        if s.reduce is None:
-            return f"{full}.clone(memory_format=torch.contiguous_format)"
-        dims = tuple(self.axes.index(r) for r in s.reduce.ranks)
-        match s.reduce.op:
+            text = f"torch.where({self._tensor(present)}, {text}, {empty.text})"
+            ranks |= ranks_of(present, self.axes, self.code.cascade)
+        fresh = present != TRUE or (isinstance(value, Apply) and value.op not in ("float", "stopgrad"))
+        if ranks < set(self.axes):
+            shape = ", ".join(self._extent(r) for r in self.axes)
+            text = f"torch.broadcast_to({text}, ({shape},))".replace(",,", ",")
+            fresh = False
+        if s.reduce is not None:
+            return self._reduced(text, s.reduce)
+        # what the op returns must be memory of its own
+        return text if fresh else f"torch.clone({text}, memory_format=torch.contiguous_format)"
+
+    def _reduced(self, text: str, r: Reduction) -> str:
+        dims = tuple(self.axes.index(x) for x in r.ranks)
+        match r.op:
             case "max" | "min" as op:
-                code.extreme = True
-                return f"_extreme({full}, {dims}, {op == 'max'})"
+                self.code.extreme = True
+                return f"_extreme({text}, {dims}, {op == 'max'})"
             case "prod":
-                return full + "".join(f".prod({d})" for d in sorted(dims, reverse=True))
+                for d in sorted(dims, reverse=True):
+                    text = f"torch.prod({text}, {d})"
+                return text
             case op:
-                return f"{full}.{op}({dims})"
+                return f"torch.{op}({text}, {dims})"
 
     def _extent(self, rank: str) -> str:
         return self.code.host.write(Extent(rank)).text
@@ -208,12 +238,15 @@ class _Broadcast:
 
     def _read(self, e: Read) -> Code:
         name = self.code.tensor(e.tensor)
-        kind = dtype_of(e, self.code.cascade)
-        cast = ".float()" if kind == "float" else ""
-        ranks = [i.rank for i in e.indices if isinstance(i, Index)]
-        plain = len(ranks) == len(e.indices) == len(set(ranks)) and set(ranks) <= set(self.axes)
-        if not plain:
+        native = dtype_of(e, self.code.cascade) == "float" and self.code.is_stored_native(e.tensor)
+        cast = ".float()" if native else ""
+        along = [tuple(r for r in self.axes if r in ranks_of(i, self.axes, self.code.cascade)) for i in e.indices]
+        ranks = [r for rs in along for r in rs]
+        if any(len(rs) != 1 for rs in along) or len(set(ranks)) < len(ranks):
             return Code(f"{name}[{', '.join(self._indices(e))}]{cast}")
+        for i, (index, rank) in enumerate(zip(e.indices, ranks, strict=True)):
+            if index != Index(rank):
+                name += f"[{':, ' * i}{self._selection(e, i, rank)}]"
         order = sorted(range(len(ranks)), key=lambda i: self.axes.index(ranks[i]))
         if order != list(range(len(ranks))):
             name += f".permute({', '.join(map(str, order))})"
@@ -221,19 +254,23 @@ class _Broadcast:
             name += f"[{', '.join(':' if r in ranks else 'None' for r in self.axes)}]"
         return Code(name + cast)
 
+    def _selection(self, e: Read, axis: int, rank: str) -> str:
+        """An index that depends on one rank alone, along its axis."""
+        line = _Broadcast(self.code, (rank,))
+        text = line._index(e, axis)
+        self.lines += [x for x in line.lines if x not in self.lines]
+        return text
+
     def _indices(self, e: Read) -> list[str]:
-        axes = self._tensor_axes(e.tensor)
-        found = []
-        for i, (index, rank) in enumerate(zip(e.indices, axes, strict=True)):
-            text = self.write(index).text
-            if self._is_scalar(index):
-                text = f"torch.tensor({text}, device={self.code.lead}.device)"
-            if not stays_inside(index, rank, self.code.cascade, {}):
-                # where it is not masked, the caller has promised an index inside
-                size = f"{self.code.tensor(e.tensor)}.shape[{i}]"
-                text = f"({text}).clamp(0, max({size} - 1, 0))"
-            found.append(text)
-        return found
+        return [self._index(e, i) for i in range(len(e.indices))]
+
+    def _index(self, e: Read, axis: int) -> str:
+        index, rank = e.indices[axis], self._tensor_axes(e.tensor)[axis]
+        text = self._tensor(index)
+        if stays_inside(index, rank, self.code.cascade, {}):
+            return text
+        # what lies outside is masked later
+        return f"({text}).clamp(0, max({self._extent(rank)} - 1, 0))"
 
     def _tensor_axes(self, tensor: str) -> tuple[str, ...]:
         c = self.code.cascade
