@@ -1,0 +1,45 @@
+"""The benchmark scripts run: what needs a GPU runs small, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> str:
+    """Run a script from the root of the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_small(tmp_path: Path) -> None:
+    run("benchmarks/gpu.py", "--tiny", "--json", str(tmp_path / "tiny.json"))
+    result = json.loads((tmp_path / "tiny.json").read_text())
+    assert {row["impl"] for row in result["rows"]} >= {"attnc", "sdpa math"}
+    assert set(result["verified"]["causal"].values()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_resources_of_a_spec_on_two_targets(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    flags = ("--specs", "sdpa", "--targets", "a100,h100", "--dims", "64", "--json", str(out))
+    run("benchmarks/targets.py", *flags)
+    rows = json.loads(out.read_text())
+    assert [r["target"] for r in rows] == ["a100", "h100"]
+    assert all(r["registers"] > 0 and r["spills"] == 0 for r in rows)
+
+
+@pytest.mark.slow
+def test_waiting_time_of_a_spec() -> None:
+    assert "FlexAttention takes" in run("benchmarks/compile_time.py", "--specs", "sdpa")
