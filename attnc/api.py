@@ -109,11 +109,15 @@ class Attention:
             reference(self.cascade, call.tensors, dict(self.params), _named(call, named))
         )
 
-    def explain(self) -> Explanation:
-        """Passes, laws, stages and work: what `attnc explain` prints."""
+    def explain(self, *, check: bool = False) -> Explanation:
+        """Passes, laws, stages and work: what `attnc explain` prints.
+
+        `check`: every law is proved again by sympy and tried at random points, and the derived
+        cascade is run against the written one.
+        """
         from attnc.explain import explain
 
-        return explain(self.specialised, self.plan)
+        return explain(self.specialised, self.plan, check=check)
 
     def compile(
         self,

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -80,7 +81,20 @@ def _print(args: argparse.Namespace, result: Result) -> None:
 
 
 def _print_json(result: dict[str, object]) -> None:
-    print(json.dumps(result, indent=2, allow_nan=False))
+    print(json.dumps(_finite(result), indent=2, allow_nan=False))
+
+
+def _finite(x: object) -> object:
+    """JSON has no infinities and no NaN: they become null."""
+    match x:
+        case dict():
+            return {key: _finite(value) for key, value in x.items()}
+        case list() | tuple():
+            return [_finite(value) for value in x]
+        case float() if not isfinite(x):
+            return None
+        case _:
+            return x
 
 
 # commands ----------------------------------------------------------------------------------------
@@ -142,10 +156,11 @@ def cmd_explain(args: argparse.Namespace) -> int:
     if args.stages:
         from attnc.stages import show_stages
 
-        print(show_stages(attention.cascade, attention.specialised, attention.plan), end="")
-    else:
-        _print(args, attention.explain())
-    return 0
+        print(show_stages(attention.cascade, attention.specialised), end="")
+        return 0
+    explanation = attention.explain(check=args.check)
+    _print(args, explanation)
+    return 0 if explanation.ok else 1
 
 
 def cmd_compile(args: argparse.Namespace) -> int:
@@ -235,6 +250,7 @@ def _explain(p: argparse.ArgumentParser) -> None:
     form = p.add_mutually_exclusive_group()
     form.add_argument("--stages", action="store_true", help="show the spec after each stage")
     _json(form)
+    p.add_argument("--check", action="store_true", help="prove and try every law again")
 
 
 def _target(p: argparse.ArgumentParser) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from attnc.errors import Span
-from attnc.ir.cascade import Cascade
+from attnc.ir.cascade import Cascade, Rank
 from attnc.ir.count_passes import Forced, PassCount, count_all_passes
-from attnc.ir.derived import Barrier, Certificate
+from attnc.ir.derived import Barrier, Certificate, Derived
 from attnc.ir.plan import Plan, SweepStage, TorchStage
 from attnc.ir.show import show_expr
+from attnc.ir.walk import iteration_ranks
 from attnc.ir.work import Work, count_work
+
+# Errors of float64 arithmetic, relative; a law that does not hold is wrong by far more.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,11 @@ class RankPasses:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One use of a law: `before` was replaced by `after`, on the spec's line `line`."""
+    """One use of a law: `before` was replaced by `after`, on the spec's line `line`.
+
+    If it was checked: `symbolic` is whether sympy proved it (None: it found no answer), `numeric`
+    the largest relative error at `points` random points.
+    """
 
     law: str
     tensor: str
@@ -40,6 +47,21 @@ class Step:
     reason: str
     before: str
     after: str
+    symbolic: bool | None = None
+    numeric: float | None = None
+    points: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether no check found it wrong."""
+        return self.symbolic is not False and (self.numeric or 0.0) <= _ROUNDING
+
+    def __str__(self) -> str:
+        text = f"{self.law} in {self.tensor} (line {self.line}): {self.reason}"
+        if not self.holds:
+            return f"{text}; WRONG by {self.numeric}"
+        proved = "proved; " if self.symbolic else ""
+        return f"{text}; {proved}holds at {self.points} points" if self.points else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +78,10 @@ class StageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The result of `attnc explain`."""
+    """The result of `attnc explain`.
+
+    `error` is that of the derived cascade against the written one in float64, if it was checked.
+    """
 
     name: str
     summary: str
@@ -65,6 +90,12 @@ class Explanation:
     certificates: tuple[Step, ...]
     stages: tuple[StageInfo, ...]
     work: Work
+    error: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check found anything wrong."""
+        return all(c.holds for c in self.certificates) and (self.error or 0.0) <= _ROUNDING
 
     def to_dict(self) -> dict[str, object]:
         """The command's JSON."""
@@ -76,26 +107,31 @@ class Explanation:
             "certificates": [asdict(c) for c in self.certificates],
             "stages": [asdict(s) for s in self.stages],
             "formulas": self.work.to_dict(),
+            "error": self.error,
+            "ok": self.ok,
         }
 
     def __str__(self) -> str:
-        sections = (
-            (f"{self.name}: {self.summary}" if self.summary else self.name, ()),
-            ("ranks", (f"{r:<4}{', '.join(tensors)}" for r, tensors in self.ranks.items())),
+        sections: list[tuple[str, Iterable[str]]] = [
+            ("ranks", self._ranks()),
             ("passes", self._passes()),
-            (
-                "laws",
-                (f"{c.law} in {c.tensor} (line {c.line}): {c.reason}" for c in self.certificates),
-            ),
+            ("laws", map(str, self.certificates)),
             ("stages", self._stages()),
-            ("work, every point counted", (f"{k:<15}{v}" for k, v in self.work.to_dict().items())),
-        )
-        shown = [(title, list(lines)) for title, lines in sections]
+            ("work, every point counted", _columns(self.work.to_dict())),
+        ]
+        if self.error is not None:
+            what = "off the spec as written, in float64, relative to its largest value"
+            sections.append(("derived form", (f"{self.error:.1e} {what}",)))
+        shown = [(title, [f"  {line}" for line in lines]) for title, lines in sections]
         return "\n\n".join(
-            "\n".join([title, *(f"  {line}" for line in lines)])
-            for title, lines in shown
-            if lines or title.startswith(self.name)
+            [
+                f"{self.name}: {self.summary}" if self.summary else self.name,
+                *("\n".join([title, *lines]) for title, lines in shown if lines),
+            ]
         )
+
+    def _ranks(self) -> Iterator[str]:
+        return _columns({rank: ", ".join(tensors) for rank, tensors in self.ranks.items()})
 
     def _passes(self) -> Iterator[str]:
         for rank, p in self.passes.items():
@@ -118,27 +154,48 @@ class Explanation:
             yield f"{s.name}: {held}sweeps {s.swept} {times}; state {', '.join(s.state)}"
 
 
-def explain(cascade: Cascade, plan: Plan) -> Explanation:
-    """Gather what is known of a cascade and its plan."""
+def _columns(rows: Mapping[str, str]) -> Iterator[str]:
+    width = max(map(len, rows), default=0)
+    yield from (f"{name:{width}}  {value}" for name, value in rows.items())
+
+
+def explain(cascade: Cascade, plan: Plan, *, check: bool = False) -> Explanation:
+    """Gather what is known of a cascade and its plan; `check` proves and tries every law again."""
     counts = count_all_passes(cascade)
     sweeps = [s for s in plan.stages if isinstance(s, SweepStage)]
+    derived = [s.derived for s in sweeps if s.derived is not None]
     return Explanation(
         cascade.name,
         cascade.doc.strip().split("\n")[0],
-        {r.name: _carriers(cascade, r.name) for r in cascade.ranks},
-        {rank: _rank_passes(cascade, count, sweeps) for rank, count in counts.items()},
-        tuple(_step(c) for s in sweeps if s.derived for c in s.derived.certificates),
+        {r.name: _carriers(cascade, r) for r in cascade.ranks},
+        {rank: _rank_passes(cascade, count, sweeps, plan) for rank, count in counts.items()},
+        tuple(step for d in derived for step in (_checked(d) if check else _steps(d))),
         tuple(_stage(s) for s in plan.stages),
         count_work(plan),
+        _error(cascade, plan) if check else None,
     )
 
 
-def _carriers(cascade: Cascade, rank: str) -> tuple[str, ...]:
-    return tuple(t.name for t in cascade.inputs if rank in t.ranks)
+def _error(cascade: Cascade, plan: Plan) -> float:
+    from attnc.ir.recheck import recheck
+
+    return recheck(plan, written=cascade)
 
 
-def _rank_passes(cascade: Cascade, count: PassCount, sweeps: list[SweepStage]) -> RankPasses:
-    along = [s for s in sweeps if s.swept == count.rank]
+def _carriers(cascade: Cascade, rank: Rank) -> tuple[str, ...]:
+    """The inputs that have a rank; a component says whose it is."""
+    part = () if rank.parent is None else (f"part of {rank.parent}",)
+    return (*part, *(t.name for t in cascade.inputs if rank.name in t.ranks))
+
+
+def _rank_passes(
+    cascade: Cascade, count: PassCount, sweeps: list[SweepStage], plan: Plan
+) -> RankPasses:
+    rank = cascade.rank(count.rank)
+    # Components over which nothing iterates any more were merged into the rank that they make up.
+    left = {r for s in plan.cascade.statements for r in iteration_ranks(s)}
+    swept = rank.name if rank.parent is None or rank.name in left else rank.parent
+    along = [s for s in sweeps if s.swept == swept]
     # A rank that no kernel sweeps is traversed as the spec says.
     derived = max((len(s.passes) for s in along), default=count.passes)
     barriers = [b for s in along if s.derived for b in s.derived.barriers]
@@ -162,12 +219,22 @@ def _forced(cascade: Cascade, rank: str, barrier: Barrier) -> Forced:
     return Forced(line, text, why)
 
 
+def _steps(derived: Derived) -> tuple[Step, ...]:
+    return tuple(map(_step, derived.certificates))
+
+
+def _checked(derived: Derived) -> tuple[Step, ...]:
+    from attnc.ir.certify import certify
+
+    return tuple(
+        replace(_step(c.certificate), symbolic=c.symbolic, numeric=c.numeric, points=c.points)
+        for c in certify(derived)
+    )
+
+
 def _step(c: Certificate) -> Step:
-    return Step(c.law, c.tensor, _line(c.span), c.reason, show_expr(c.before), show_expr(c.after))
-
-
-def _line(span: Span | None) -> int:
-    return 0 if span is None else span.line
+    line = 0 if c.span is None else c.span.line
+    return Step(c.law, c.tensor, line, c.reason, show_expr(c.before), show_expr(c.after))
 
 
 def _stage(stage: SweepStage | TorchStage) -> StageInfo:

@@ -5,28 +5,34 @@ from __future__ import annotations
 from attnc.ir.cascade import Cascade
 from attnc.ir.derived import Derived, State, Statistic
 from attnc.ir.expr import Expr, Number
-from attnc.ir.plan import Plan, SweepStage
+from attnc.ir.pipeline import plan
+from attnc.ir.plan import SweepStage
 from attnc.ir.show import show_cascade, show_expr
 from attnc.ir.show_plan import show_plan
 
 
-def show_stages(written: Cascade, specialised: Cascade, plan: Plan) -> str:
-    """The cascade as lowered and as rewritten, then states and statistics, then the loops."""
-    derived = [s.derived for s in plan.stages if isinstance(s, SweepStage) and s.derived]
-    texts = (
-        ("lower: the spec as a cascade", show_cascade(written)),
-        ("specialise: const params put in", show_cascade(specialised)),
-        ("split_factors: constants out of the products", show_cascade(plan.cascade)),
-        ("derive: running states, and the reductions in terms of them", _derived(derived)),
-        ("build_plan: stages, tiles, loops", show_plan(plan)),
-    )
-    shown: list[str] = []
-    last = ""
-    for title, text in texts:
-        if text and text != last:
-            shown.append(f"# {title}\n{text}")
-            last = text
+def show_stages(written: Cascade, specialised: Cascade) -> str:
+    """The cascade as lowered and after each pass, then states and statistics, then the loops.
+
+    `specialised` is the cascade with the const params that the user chose.
+    """
+    shown = [_titled("lower: the spec as a cascade", show_cascade(written))]
+    if specialised.statements != written.statements:
+        title = "specialise: const params put in, constants folded"
+        shown.append(_titled(title, show_cascade(specialised)))
+
+    def on_change(name: str, what: str, cascade: Cascade) -> None:
+        shown.append(_titled(f"{name}: {what}", show_cascade(cascade)))
+
+    made = plan(specialised, on_change)
+    derived = [s.derived for s in made.stages if isinstance(s, SweepStage) and s.derived]
+    shown.append(_titled("states, and the reductions in terms of them", _derived(derived)))
+    shown.append(_titled("build_plan: stages, tiles, loops", show_plan(made)))
     return "\n".join(shown)
+
+
+def _titled(title: str, text: str) -> str:
+    return f"# {title}\n{text}"
 
 
 def _derived(found: list[Derived]) -> str:
