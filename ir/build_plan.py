@@ -7,32 +7,29 @@ from dataclasses import dataclass, field, replace
 
 from attnc.ir.build_sweep import Output, build_sweep
 from attnc.ir.cascade import Cascade, Einsum
-from attnc.ir.close_iterations import close_iterations
 from attnc.ir.derive import derive
 from attnc.ir.derived import Certificate, Derived
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.facts import Interval
-from attnc.ir.inline import pointwise_definitions
+from attnc.ir.inline import check_size, pointwise_definitions
 from attnc.ir.merge_states import recompute_certificates, split_certificates
-from attnc.ir.merge_tiles import merge_tiles
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, Stage, SweepStage, TorchStage
 from attnc.ir.presence import conjunction, split_presence
 from attnc.ir.region import Region, Scope, find_region, lineage, tensor_facts
-from attnc.ir.specialise import specialise
-from attnc.ir.split_factors import split_factors
 from attnc.ir.tiles import not_lowered
 from attnc.ir.use_exp2 import use_exp2
 from attnc.ir.walk import iteration_ranks, output_ranks, reads, subexprs
 
 
-def build_plan(cascade: Cascade) -> Plan:
-    """Stages that compute all outputs of `cascade`; AttncError E901 for what is not lowered yet."""
-    cascade, closed = close_iterations(specialise(cascade))
-    cascade, merged = merge_tiles(cascade)
+def build_plan(cascade: Cascade, rewrites: tuple[Certificate, ...] = ()) -> Plan:
+    """Stages that compute all outputs of a cascade that went through the passes of `ir.pipeline`.
+
+    `rewrites` certify what those did; each sweep cites what concerns it. AttncError E901 for what
+    is not lowered yet.
+    """
     _refuse_unlowered(cascade)
-    cascade = split_factors(cascade)
-    planner = _Planner(_scope(cascade), (*closed, *merged))
+    planner = _Planner(_scope(cascade), rewrites)
     planner.plan(cascade.outputs, outermost=True)
     return Plan(cascade, tuple(planner.stages))
 

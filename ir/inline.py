@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade, Einsum, Statement
 from attnc.ir.expr import Apply, Expr, Index, Read
-from attnc.ir.walk import rewrite, substitute_indices
+from attnc.ir.walk import children, operands, rewrite, substitute_indices
+
+_LARGEST, _DEEPEST = 600, 150
 
 
 def pointwise_definitions(cascade: Cascade) -> dict[str, Einsum]:
@@ -28,6 +31,37 @@ def _is_pointwise(s: Statement) -> bool:
         and all(isinstance(i, Index) for i in s.indices)
         and len(set(s.indices)) == len(s.indices)
     )
+
+
+def check_size(cascade: Cascade) -> None:
+    """Refuse statements that inlining would blow up: every use of a name repeats its definition.
+
+    AttncError E902 beyond `_LARGEST` operations, or `_DEEPEST` of them inside one another.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    definitions = pointwise_definitions(cascade)
+    for s in cascade.statements:
+        found = [_measure(e, sizes) for e in operands(s)]
+        size, depth = sum(x for x, _ in found), 1 + max(d for _, d in found)
+        if size > _LARGEST or depth > _DEEPEST:
+            what = f"{size:,} operations" if size > _LARGEST else f"{depth:,} nested operations"
+            raise AttncError(
+                "E902",
+                f"`{s.tensor}` stands for {what}, too many to derive anything from",
+                span=s.span,
+                source=cascade.source,
+                hint="a name stands for its whole definition wherever it is read",
+            )
+        if s.tensor in definitions:
+            sizes[s.tensor] = (size, depth)
+
+
+def _measure(e: Expr, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Operations and their nesting, once the reads of `sizes` are expanded."""
+    size, depth = sizes.get(e.tensor, (1, 1)) if isinstance(e, Read) else (0, 0)
+    inside = [_measure(c, sizes) for c in children(e)]
+    size += isinstance(e, Apply) + sum(x for x, _ in inside)
+    return size, depth + isinstance(e, Apply) + max((d for _, d in inside), default=0)
 
 
 def inline(e: Expr, definitions: Mapping[str, Einsum]) -> Expr:

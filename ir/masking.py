@@ -8,11 +8,12 @@ body itself is replaced by the reduction's identity.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf, isfinite
+from math import inf
 from typing import Literal, TypeAlias
 
 from attnc.ir.expr import Apply, Expr, Number
-from attnc.ir.facts import positive
+from attnc.ir.facts import nonzero, positive
+from attnc.ir.nonfinite import nonfinite
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.walk import subexprs, substitute
 
@@ -48,16 +49,30 @@ def _reaches(body: Expr, place: Expr, identity: float) -> bool:
 
 
 def limit_at(e: Expr, place: Expr) -> Limit:
-    """What `e` becomes where `place` is -inf and everything else is finite."""
+    """What `e` becomes where `place` is -inf and all that `e` reads is finite."""
+    found = _limit(e, place)
+    return _elsewhere(e) if found is None else found
+
+
+def _elsewhere(e: Expr) -> Limit:
+    """An expression without the place: a point that is hidden may be one where it has no value."""
+    if isinstance(e, Number) and e.value == 0:
+        return "0"
+    divides = (x for x in subexprs(e) if isinstance(x, Apply) and x.op == "div")
+    defined = all(nonzero(x.args[1], {}) for x in divides) and not nonfinite(e, {}, {})
+    return "finite" if defined else "unknown"
+
+
+def _limit(e: Expr, place: Expr) -> Limit | None:
+    """The limit; None if the place is not inside."""
     if e == place:
         return "-inf"
-    if place not in set(subexprs(e)):
-        zero = isinstance(e, Number) and e.value == 0
-        infinite = isinstance(e, Number) and not isfinite(e.value)
-        return "0" if zero else "unknown" if infinite else "finite"
     if not isinstance(e, Apply):
-        return "unknown"
-    parts = tuple(limit_at(a, place) for a in e.args)
+        return None
+    inside = tuple(_limit(a, place) for a in e.args)
+    if all(x is None for x in inside):
+        return None
+    parts = tuple(_elsewhere(a) if x is None else x for a, x in zip(e.args, inside, strict=True))
     match e.op, parts:
         case ("add", ("-inf", "finite" | "0" | "-inf") | ("finite" | "0", "-inf")):
             return "-inf"

@@ -8,7 +8,7 @@ name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.expr import Apply, Expr, Index, Read
@@ -41,10 +41,14 @@ class Scope:
     cascade: Cascade
     definitions: Mapping[str, Einsum]
     reductions: Mapping[str, Einsum]
+    bodies: dict[Einsum, Expr] = field(default_factory=dict, compare=False, repr=False)
 
     def body(self, s: Einsum) -> Expr:
         """What `s` computes, in terms of inputs and reductions."""
-        return inline(body(s), self.definitions)
+        found = self.bodies.get(s)
+        if found is None:
+            found = self.bodies[s] = inline(body(s), self.definitions)
+        return found
 
     def ranks(self, e: Expr) -> frozenset[str]:
         """All ranks on which a value depends, components counted as their parent."""

@@ -19,6 +19,7 @@ from attnc.ir.ops import OPS
 Varies: TypeAlias = Callable[[Expr], bool]
 ONE = Number(1.0)
 ZERO = Number(0.0)
+_MOST_TERMS = 64  # a product of sums grows exponentially; each term would be a state
 
 
 @dataclass(frozen=True, slots=True)
