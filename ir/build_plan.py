@@ -11,7 +11,7 @@ from attnc.ir.derive import derive
 from attnc.ir.derived import Certificate, Derived
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
 from attnc.ir.facts import Interval
-from attnc.ir.inline import check_size, pointwise_definitions
+from attnc.ir.inline import pointwise_definitions
 from attnc.ir.merge_states import recompute_certificates, split_certificates
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, Stage, SweepStage, TorchStage
