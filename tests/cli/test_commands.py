@@ -165,6 +165,22 @@ def test_explain_names_passes_laws_and_the_forcing_line(attnc: Callable[..., Ran
     assert str(forced["line"]) in attnc("explain", "clipped_softmax").out
 
 
+def test_explain_can_check_every_law_again(attnc: Callable[..., Ran]) -> None:
+    found = attnc("explain", "softcap", "--check", "--json").json()
+    assert found["ok"] is True
+    assert found["error"] < 1e-12
+    assert all(c["symbolic"] and c["numeric"] < 1e-12 for c in found["certificates"])
+    assert "proved" in attnc("explain", "softcap", "--check").out
+
+
+def test_a_law_that_does_not_hold_is_shown(
+    attnc: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnc.ir.recheck.recheck", lambda plan, written: 0.25)
+    ran = attnc("explain", "softcap", "--check", "--json")
+    assert (ran.status, ran.json()["ok"]) == (1, False)
+
+
 def test_explain_stages_shows_the_cascade_then_the_loops(attnc: Callable[..., Ran]) -> None:
     out = attnc("explain", "sliding_window", "--stages").out
     assert out.index("S[b, h, m, n]") < out.index("sweep sliding_window")
