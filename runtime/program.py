@@ -10,7 +10,7 @@ from attnc.ir.cascade import Cascade, Rank
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Scope
 from attnc.ir.frame import Value as Held
-from attnc.ir.plan import Carry, Let, Store, SweepStage
+from attnc.ir.plan import Carry, Dot, Fold, Let, Serial, Store, SweepStage
 from attnc.ir.presence import conjuncts
 from attnc.ir.walk import reads
 from attnc.runtime.tile_code import (
@@ -132,7 +132,8 @@ def _packed(code: Code) -> Code:
 
 def _order(stage: SweepStage) -> tuple[str, ...]:
     used = [r for let in stage_lets(stage) for r in let.ranks]
-    overs = [v.over for let in stage_lets(stage) if hasattr(v := let.value, "over")]
+    values = [let.value for let in stage_lets(stage)]
+    overs = [v.over for v in values if isinstance(v, Dot | Serial | Fold)]
     row = () if stage.row is None else (stage.row,)
     return tuple(
         dict.fromkeys((*stage.grid, *row, stage.swept, *stage.columns, *stage.inner, *used, *overs))

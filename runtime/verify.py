@@ -228,26 +228,37 @@ def _inputs(
     override: Override | None,
     evaluate: Callable[..., dict[str, Tensor]],
 ) -> tuple[Tensors, Tensors, Tensors]:
-    """Inputs, as large as torch in the dtype survives; what follows in float64, and in the dtype.
-
-    Ints are made as small as the indices that are computed from them need.
-    """
-    for scale in LARGE if case.large else USUAL:
-        for narrow in (1, 4, 16, 1 << 40):
-            tensors: Tensors = draw(plan, case, dtype, seed, scale, narrow)
-            if override is not None:
-                tensors = {**tensors, **override(case, tensors)}
-            try:
-                exact = evaluate(tensors)
-            except AttncError as e:
-                if e.code != "E601" or narrow == 1 << 40:
-                    raise
-            else:
-                break
+    """Inputs, as large as torch in the dtype bears; what follows in float64, and in the dtype."""
+    scales = LARGE if case.large else USUAL
+    for scale in scales:
+        tensors, exact = _drawn(plan, case, dtype, seed, scale, override, evaluate)
         plain = evaluate(tensors, dtype=dtype)
-        if _survives(plain, exact):
-            break
-    return tensors, exact, plain
+        if scale == scales[-1] or _survives(plain, exact):
+            return tensors, exact, plain
+    raise AssertionError("the last scale is taken")
+
+
+def _drawn(
+    plan: Plan,
+    case: Case,
+    dtype: torch.dtype,
+    seed: int,
+    scale: float,
+    override: Override | None,
+    evaluate: Callable[..., dict[str, Tensor]],
+) -> tuple[Tensors, Tensors]:
+    """Inputs and what follows in float64; ints as small as the indices made of them need."""
+    narrowest = 1 << 40
+    for narrow in (1, 4, 16, narrowest):
+        tensors: Tensors = draw(plan, case, dtype, seed, scale, narrow)
+        if override is not None:
+            tensors = {**tensors, **override(case, tensors)}
+        try:
+            return tensors, evaluate(tensors)
+        except AttncError as e:
+            if e.code != "E601" or narrow == narrowest:
+                raise
+    raise AssertionError("the narrowest range raises or returns")
 
 
 def _survives(plain: Tensors, exact: Tensors) -> bool:
