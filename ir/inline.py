@@ -12,7 +12,7 @@ from attnc.ir.cascade import Cascade, Einsum, Statement
 from attnc.ir.expr import Apply, Expr, Index, Read
 from attnc.ir.walk import children, operands, rewrite, substitute_indices
 
-_LARGEST, _DEEPEST = 600, 150
+_LARGEST, _DEEPEST = 240, 120
 
 
 def pointwise_definitions(cascade: Cascade) -> dict[str, Einsum]:

@@ -15,6 +15,7 @@ from attnc.ir.build_plan import build_plan
 from attnc.ir.cascade import Cascade
 from attnc.ir.close_iterations import close_iterations
 from attnc.ir.derived import Certificate
+from attnc.ir.inline import check_size
 from attnc.ir.merge_tiles import merge_tiles
 from attnc.ir.plan import Plan
 from attnc.ir.specialise import specialise
@@ -41,8 +42,9 @@ def plan(cascade: Cascade, on_change: OnChange | None = None) -> Plan:
     """How a cascade runs; `on_change(name, what, cascade)` sees it after each stage that changed
     it.
 
-    Raises AttncError E901 for what is not lowered yet.
+    Raises AttncError E901 for what is not lowered yet, E902 for what expands to too much.
     """
+    check_size(cascade)
     certificates: tuple[Certificate, ...] = ()
     for name, what, rewrite in PASSES:
         rewritten, found = rewrite(cascade)

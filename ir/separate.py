@@ -149,24 +149,43 @@ def factors(e: Expr) -> tuple[Expr, ...]:
 def terms(e: Expr, splits: Varies = lambda _: True) -> tuple[Expr, ...]:
     """The terms of a sum, products distributed over it; subtracted terms come as `neg`.
 
-    A sum for which `splits` is false stays whole.
+    A sum for which `splits` is false stays whole, and one of more than `_MOST_TERMS` terms.
     """
+    return _terms(e, splits) if _count_terms(e, splits) <= _MOST_TERMS else (e,)
+
+
+def _terms(e: Expr, splits: Varies) -> tuple[Expr, ...]:
     if not splits(e):
         return (e,)
     match e:
         case Apply("add", (a, b)):
-            return terms(a, splits) + terms(b, splits)
+            return _terms(a, splits) + _terms(b, splits)
         case Apply("sub", (a, b)):
-            return terms(a, splits) + tuple(negate(t) for t in terms(b, splits))
+            return _terms(a, splits) + tuple(negate(t) for t in _terms(b, splits))
         case Apply("neg", (a,)):
-            return tuple(negate(t) for t in terms(a, splits))
+            return tuple(negate(t) for t in _terms(a, splits))
         case Apply("mul", (a, b)):
-            return tuple(_signed_product(x, y) for x in terms(a, splits) for y in terms(b, splits))
+            left, right = _terms(a, splits), _terms(b, splits)
+            return tuple(_signed_product(x, y) for x in left for y in right)
         case Apply("div", (a, b)):
-            over = terms(a, splits)
+            over = _terms(a, splits)
             return (e,) if len(over) == 1 else tuple(Apply("div", (x, b)) for x in over)
         case _:
             return (e,)
+
+
+def _count_terms(e: Expr, splits: Varies) -> int:
+    if not splits(e):
+        return 1
+    match e:
+        case Apply("add" | "sub", (a, b)):
+            return _count_terms(a, splits) + _count_terms(b, splits)
+        case Apply("mul", (a, b)):
+            return _count_terms(a, splits) * _count_terms(b, splits)
+        case Apply("neg", (a,)) | Apply("div", (a, _)):
+            return _count_terms(a, splits)
+        case _:
+            return 1
 
 
 def _signed_product(x: Expr, y: Expr) -> Expr:
