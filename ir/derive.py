@@ -164,7 +164,10 @@ class _Derivation:
     def _report(self, s: Einsum, blocked: _Blocked, sweep: int) -> None:
         gathered: list[Statistic | State] = [*self.statistics.values(), *self.states.values()]
         source = next(x for x in gathered if blocked.statistic == _name_of(x))
-        place = self._written_at(blocked.where) or s.span
+        # A rewritten expression is in no statement; the operator to blame may be, inside it.
+        blamed = (x for x in subexprs(blocked.where) if _name(x) == blocked.operator)
+        places = (self._written_at(x) for x in (blocked.where, *blamed))
+        place = next((x for x in places if x is not None), s.span)
         self.barriers.append(
             Barrier(s.tensor, blocked.statistic, blocked.operator, sweep + 1, place, source.span)
         )
