@@ -1,11 +1,18 @@
-"""Tile sizes and warps: what fits in registers and shared memory, by the width of the tiles."""
+"""Tile sizes and warps: the largest tiles whose registers and buffers are estimated to fit.
+
+The estimates are bounds found by compiling the library for sm_80, sm_90, sm_100 and gfx942; what they
+admit was seen not to spill there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnc.ir.plan import SweepStage
+from attnc.codegen.prune import prune, used_names, value_exprs
+from attnc.ir.expr import Apply
+from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
+from attnc.ir.walk import subexprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,24 +25,109 @@ class Config:
     num_stages: int
 
 
+# Largest first. Products of float32 are no matrix instructions and keep their operands in registers.
+_HALF = tuple(
+    Config(m, n, 8, 2)
+    for m, n in ((128, 64), (64, 64), (128, 32), (64, 32), (32, 32), (32, 16), (16, 16))
+)
+_SINGLE = (Config(32, 32, 4, 2), Config(32, 32, 8, 2), Config(16, 32, 8, 2), Config(16, 16, 8, 2))
+_ONE_ROW = (Config(1, 128, 4, 2), Config(1, 64, 4, 2), Config(1, 32, 4, 2), Config(1, 16, 4, 2))
+_WIDTHS = (64, 128, 256, 512, 1024)
+# A column rank wider than this is split over programs.
+MAX_COLUMNS = 256
+MAX_WIDTH = _WIDTHS[-1]
+_REGISTERS = 240
+_SHARED_BYTES = 100_000
+
+
 def default_config(stage: SweepStage, dims: Mapping[str, int], itemsize: int) -> Config:
-    """The configuration that the launcher picks: `dims` has the extent of each feature rank."""
-    width = max((padded(dims[r]) for r in (*stage.inner, *stage.columns)), default=16) * itemsize
-    return next(c for limit, c in config_table(stage) if width <= limit)
+    """The configuration that the launcher picks: `dims` has the extent of each feature rank.
+
+    `itemsize`: bytes of an element of the inputs.
+    """
+    width = max((padded(dims[r]) for r in (*stage.inner, *stage.columns)), default=16)
+    table = config_table(stage)[itemsize]
+    return table[min(w for w in table if w >= min(width, max(table)))]
 
 
-def config_table(stage: SweepStage) -> tuple[tuple[int, Config], ...]:
-    """(bytes in the widest row of a tile, up to which; configuration), widest last."""
-    if stage.row is None:
-        return ((1 << 30, Config(16, 64, 4, 2)),)
-    return (
-        (128, Config(128, 64, 4, 3)),
-        (256, Config(128, 64, 8, 3)),
-        (512, Config(64, 32, 4, 2)),
-        (1 << 30, Config(32, 16, 4, 2)),
-    )
+def config_table(stage: SweepStage) -> dict[int, dict[int, Config]]:
+    """By bytes of an element, by the widest block of a feature rank up to which it applies."""
+    stage = prune(stage)
+    found: dict[int, dict[int, Config]] = {}
+    for itemsize, candidates in ((2, _HALF), (4, _SINGLE)):
+        candidates = candidates if stage.row is not None else _ONE_ROW
+        found[itemsize] = {w: _first(stage, candidates, w, itemsize) for w in _WIDTHS}
+    return found
 
 
 def padded(extent: int) -> int:
     """A block's length: a power of two, and no less than tl.dot takes."""
     return max(16, 1 << (max(extent, 1) - 1).bit_length())
+
+
+def _first(
+    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int
+) -> Config:
+    for c in candidates:
+        shared = c.num_stages * _streamed(stage) * c.block_n * width * itemsize
+        if _registers(stage, c, width, itemsize) <= _REGISTERS and shared <= _SHARED_BYTES:
+            return c
+    return candidates[-1]
+
+
+def _registers(stage: SweepStage, c: Config, width: int, itemsize: int) -> float:
+    """32-bit registers per thread."""
+    columns = min(width, MAX_COLUMNS)
+    carries = max(
+        sum(1 for x in p.carries if len(x.ranks) == 2 or not {*x.ranks} <= {stage.row})
+        for p in stage.passes
+    )
+    held = sum(1 for x in stage.resident if set(x.ranks) & set(stage.inner))
+    live = max(_live_tiles(stage, p) for p in stage.passes)
+    elements = (
+        carries * c.block_m * columns
+        + held * c.block_m * width * itemsize / 4
+        + live * c.block_m * c.block_n
+    )
+    return 48 + elements / (32 * c.num_warps)
+
+
+def _streamed(stage: SweepStage) -> int:
+    """How many tiles with a feature rank each step of a sweep loads."""
+    features = {*stage.inner, *stage.columns}
+    return max(
+        sum(1 for x in p.body if isinstance(x.value, Load) and set(x.ranks) & features)
+        for p in stage.passes
+    )
+
+
+def _live_tiles(stage: SweepStage, p: Pass) -> int:
+    """How many tiles over row and swept rank exist at once, the one being computed included."""
+    whole = {stage.row, stage.swept} - {None}
+    tiles = [x for x in p.body if whole <= set(x.ranks)]
+    last = {x.name: max(_positions(p, x.name), default=-1) for x in tiles}
+    most = 1
+    for i, let in enumerate(p.body):
+        alive = [t for t in tiles[: _before(tiles, p, i)] if last[t.name] >= i]
+        most = max(most, len(alive) + _temporaries(let, whole))
+    return most
+
+
+def _positions(p: Pass, name: str) -> list[int]:
+    return [i for i, x in enumerate(p.body) if name in used_names(x)]
+
+
+def _before(tiles: list[Let], p: Pass, i: int) -> int:
+    done = {x.name for x in p.body[:i]}
+    return sum(1 for t in tiles if t.name in done)
+
+
+def _temporaries(let: Let, whole: set[str | None]) -> int:
+    """Tiles needed to compute one: its result, and one more for every few operators."""
+    if not whole <= set(let.ranks) or isinstance(let.value, Load | Dot):
+        return 1
+    return 1 + _operators(let) // 6
+
+
+def _operators(let: Let) -> int:
+    return sum(1 for e in value_exprs(let.value) for x in subexprs(e) if isinstance(x, Apply))

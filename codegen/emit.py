@@ -14,7 +14,7 @@ from attnc.codegen.config import Config
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
 from attnc.codegen.kernel import words, write_kernel
 from attnc.codegen.launcher import write_launcher
-from attnc.codegen.names import Namer
+from attnc.codegen.names import OWN, Namer
 from attnc.codegen.text import escape, fill, wrap
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
@@ -23,6 +23,7 @@ from attnc.ir.plan import Plan, SweepStage
 def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     """The module's text. `config` fixes the tiles of stages by name; others choose when called."""
     names = Namer()
+    names.reserve((*OWN, *CONSTANTS.values()))
     public = names.name("public", plan.cascade.name)
     lead = leading_input(plan.cascade)
     helpers = {op: names.name(("helper", op), wish) for op, wish in HELPER_NAMES.items()}

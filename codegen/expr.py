@@ -31,7 +31,7 @@ CALLS: Mapping[str, str] = {
     "min": "tl.minimum",
     "max": "tl.maximum",
     "select": "tl.where",
-    **{f: f"tl.{f}" for f in ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "abs", "sin", "cos")},
+    **{f: f"tl.{f}" for f in ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "abs")},
     "erf": "tl.erf",
     "sigmoid": "tl.sigmoid",
 }

@@ -1,7 +1,8 @@
 """Triton functions for operators that Triton's core lacks, emitted into a module that uses them.
 
 libdevice has most of them, but the interpreter has no libdevice. Each is accurate to a few units in the
-last place near 0 and for large arguments, and gives no NaN for +-inf.
+last place near 0 and for large arguments, and gives no NaN for +-inf where there is a limit. Triton has
+sin and cos, but theirs keep a table on the stack of each thread.
 """
 
 from __future__ import annotations
@@ -92,6 +93,39 @@ def silu(x):
 def gelu(x):
     """x times the normal distribution function; 0 at -inf."""
     return tl.where(x == -float("inf"), 0.0, 0.5 * x * (1.0 + tl.erf(0.7071067811865476 * x)))
+''',
+    ),
+    "angle": (
+        (),
+        '''
+def quarter_wave(x, quarters):
+    """sin(x + quarters * pi / 2); reduced in float64, so that large angles keep their digits."""
+    wide = tl.cast(x, tl.float64)
+    turns = tl.floor(wide * 0.6366197723675814 + 0.5)
+    r = (wide - turns * 1.5707963267948966).to(tl.float32)
+    z = r * r
+    odd = r + r * z * (-1.6666654611e-1 + z * (8.3321608736e-3 + z * -1.9515295891e-4))
+    even = 4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5)
+    even = 1.0 - 0.5 * z + z * z * even
+    quadrant = turns.to(tl.int32) + quarters
+    value = tl.where((quadrant & 1) == 0, odd, even)
+    return tl.where((quadrant & 2) == 0, value, -value)
+''',
+    ),
+    "sin": (
+        ("angle",),
+        '''
+def sine(x):
+    """sin(x)"""
+    return quarter_wave(x, 0)
+''',
+    ),
+    "cos": (
+        ("angle",),
+        '''
+def cosine(x):
+    """cos(x)"""
+    return quarter_wave(x, 1)
 ''',
     ),
     "pow": (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.codegen.config import Config, config_table
+from attnc.codegen.config import MAX_COLUMNS, MAX_WIDTH, Config, config_table
 from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
-from attnc.codegen.names import Namer
+from attnc.codegen.names import OWN, Namer
 from attnc.codegen.torch_stage import TorchCode
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
@@ -66,7 +66,9 @@ class _Writer:
         self.plan, self.kernels, self.public, self.config = plan, kernels, public, config
         self.cascade: Cascade = plan.cascade
         self.names = Namer()
-        self.names.reserve([public, f"_{public}", *(k.name for k in kernels)])
+        self.names.reserve([*OWN, public, *(k.name for k in kernels)])
+        self.names.reserve(f"_TILES_{i + 1}" for i, _ in enumerate(kernels))
+        self.op = self.names.name("op", f"_{public}")
         for t in self.cascade.inputs:
             self.tensor(t.name)
         for p in self.cascade.params:
@@ -126,7 +128,7 @@ class _Writer:
         checks = self._checks()
         return Launcher(
             public=self.public,
-            op=f"_{self.public}",
+            op=self.op,
             parameters=self._parameters(arguments),
             op_parameters=tuple(f"{a.name}: {a.op_annotation}" for a in arguments),
             arguments=tuple(a.name for a in arguments),
@@ -226,7 +228,7 @@ class _Writer:
         ]
 
     def _local(self, name: str) -> str:
-        return self.names.name(("local", name), name, f"{name}_")
+        return self.names.name(("local", name), f"{name}", f"own_{name}")
 
     def _range_check(self, p: ParamDecl) -> list[str]:
         name = self.scalar(Param(p.name))
@@ -256,11 +258,12 @@ class _Writer:
         row, split = kernel.stage.row, kernel.split
         counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
         counts += [self.extent(r) for r in kernel.stage.grid]
-        lines.append(f"programs = {' * '.join(counts) or '1'}")
-        lines.append("if programs:")
+        programs = self._local("programs")
+        lines.append(f"{programs} = {' * '.join(counts) or '1'}")
+        lines.append(f"if {programs}:")
         columns = f"triton.cdiv(max({self.extent(split)}, 1), {self._block(split)})" if split else ""
-        call = f"{kernel.name}[(programs, {columns})]({', '.join(self._arguments(kernel))})"
-        call = call.replace("(programs, )", "(programs,)")
+        call = f"{kernel.name}[({programs}, {columns})]({', '.join(self._arguments(kernel))})"
+        call = call.replace(f"({programs}, )", f"({programs},)")
         lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
         return tuple(lines)
 
@@ -275,25 +278,28 @@ class _Writer:
         lines = []
         for p in kernel.named("width"):
             name = self._block(p.of)
-            cap = "min(256, {})" if p.of == kernel.split else "{}"
+            cap = f"min({MAX_COLUMNS}, {{}})" if p.of == kernel.split else "{}"
             text = cap.format(f"triton.next_power_of_2({self.extent(p.of)})")
+            if p.of != kernel.split:
+                lines.append(f"if {self.extent(p.of)} > {MAX_WIDTH}:")
+                message = f"{self.extent(p.of)} = {{{self.extent(p.of)}}} is more than {MAX_WIDTH}"
+                lines.append(f'    raise ValueError(f"{message}")')
             lines.append(f"{name} = max(16, {text})")
         widths = [self._block(p.of) for p in kernel.named("width")]
         row = self._block(s.row) if s.row else "_"
-        targets = f"{row}, {self._block(s.swept)}, num_warps, num_stages"
+        warps, pipeline, width = map(self._local, ("num_warps", "num_stages", "width"))
+        targets = f"{row}, {self._block(s.swept)}, {warps}, {pipeline}"
         fixed = self.config.get(s.name)
         if fixed is not None:
             values = (fixed.block_m, fixed.block_n, fixed.num_warps, fixed.num_stages)
             return [*lines, f"{targets} = {', '.join(map(str, values))}"]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
-        entries = ", ".join(
-            f"{limit}: ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages})"
-            for limit, c in config_table(s)
-        )
-        self.tables.append(f"{table} = {{{entries}}}")
+        self.tables += _table(table, s)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
-        lines.append(f"width = {widest} * {self.lead}.element_size()")
-        lines.append(f"{targets} = {table}[min(w for w in {table} if w >= width)]")
+        tiles, width = self._local("tiles"), self._local("width")
+        lines.append(f"{tiles} = {table}[{self.lead}.element_size()]")
+        lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
+        lines.append(f"{targets} = {tiles}[{width}]")
         if s.row:
             lines.append(f"if {self.extent(s.row)} <= 16:")
             lines.append(f"    {row} = 16")
@@ -328,7 +334,7 @@ class _Writer:
                     found.append(f"{p.name}={self.extent(p.of)}")
                 case "block":
                     found.append(f"{p.name}={self._block(p.of)}")
-        return [*found, "num_warps=num_warps", "num_stages=num_stages"]
+        return [*found, *(f"num_{x}={self._local(x)}" for x in ("warps", "stages"))]
 
     def _param(self, p: Parameter) -> str:
         text = self.scalar(Param(p.of, p.item))
@@ -375,6 +381,19 @@ def _argument(name: str, p: ParamDecl) -> Argument:
         return Argument(name, kind, default, kind)
     many = f"tuple[{', '.join([kind] * p.length)}]"
     return Argument(name, many, default, f"list[{kind}]")
+
+
+def _table(name: str, stage: SweepStage) -> list[str]:
+    """The stage's default configurations as a dictionary."""
+    lines = [f"{name} = {{"]
+    for itemsize, by_width in config_table(stage).items():
+        widest = {c: w for w, c in by_width.items()}
+        rows = (
+            f"{w}: ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages})"
+            for c, w in widest.items()
+        )
+        lines.append(f"    {itemsize}: {{{', '.join(rows)}}},")
+    return [*lines, "}"]
 
 
 def _bound(x: float) -> str:

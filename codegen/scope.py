@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attnc.codegen.code import CONSTANTS, Code
-from attnc.codegen.names import Namer
+from attnc.codegen.names import LAUNCH, Namer
 from attnc.ir.cascade import Cascade, DType
 from attnc.ir.expr import Expr, Extent, Param
 from attnc.ir.plan import Fold, Let, Serial, SweepStage
@@ -28,7 +28,7 @@ class Scope:
     serial: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.namer.reserve((*self.helpers.values(), *CONSTANTS.values()))
+        self.namer.reserve((*self.helpers.values(), *CONSTANTS.values(), *LAUNCH))
         # The order decides who gets a name that several want.
         for r in self.cascade.ranks:
             self.extent(r.name)
