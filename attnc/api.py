@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnc.calls import Call, bind_call, signature
 from attnc.dsl import load_text
+from attnc.errors import AttncError
 from attnc.ir.bind import check_params
 from attnc.ir.cascade import Cascade
 from attnc.ir.frame import ParamValue
@@ -89,15 +90,18 @@ class Attention:
     def __call__(self, *tensors: Tensor, **named: Tensor | int) -> Any:
         """The output, or a tuple of the outputs in the spec's order, in the inputs' dtype.
 
-        Raises AttncError E501 .. E514 where the arguments do not fit, with each rank's binding, and
-        E515 when a gradient is asked for.
+        Raises AttncError E501 .. E517 where the arguments do not fit, with each rank's binding, and
+        when a gradient is asked for (E515).
         """
         from attnc.runtime.launch import run
 
         call = bind_call(self.cascade, tensors, named)
-        found = run(
-            self.plan, lambda: self.module, call.tensors, self.run_time_params, call.extents
-        )
+        try:
+            found = run(
+                self.plan, lambda: self.module, call.tensors, self.run_time_params, call.extents
+            )
+        except ValueError as e:  # of the emitted module, which knows no AttncError
+            raise AttncError("E517", f"the kernel of `{self.name}` refuses the call: {e}") from None
         return self._outputs(found)
 
     def reference(self, *tensors: Tensor, **named: Tensor | int) -> Any:

@@ -91,11 +91,11 @@ def _checked(cascade: Cascade, declared: TensorDecl, value: object) -> Tensor:
 
 
 def _kind(tensor: Tensor) -> str:
-    if tensor.is_floating_point():
+    """What a spec calls the tensor's type; a type that no spec has by its own name."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name in ("float16", "bfloat16", "float32", "float64"):
         return "float"
-    return {"bool": "bool", "comp": "complex"}.get(
-        str(tensor.dtype).removeprefix("torch.")[:4], "int"
-    )
+    return "int" if name.startswith(("int", "uint")) else name
 
 
 def _extent(cascade: Cascade, name: str, value: object) -> int:

@@ -93,6 +93,7 @@ def test_components_take_their_extents_by_upper_case_name(tmp_path: Path) -> Non
         ("E512", lambda q, k, v: ((q, k, [1.0]), {})),
         ("E513", lambda q, k, v: ((q, k, v.int()), {})),
         ("E513", lambda q, k, v: ((q, k, v.to(torch.complex64)), {})),
+        ("E513", lambda q, k, v: ((q, k, v.to(torch.float8_e5m2)), {})),
         ("E514", lambda q, k, v: ((q, k, v.to("meta")), {})),
         ("E503", lambda q, k, v: ((q, k), {"v": v})),
         ("E503", lambda q, k, v: ((q, k, v), {"window": 3})),
@@ -120,6 +121,16 @@ def test_heads_that_no_group_divides_are_refused() -> None:
     with pytest.raises(AttncError) as e:
         attnc.load("causal")(q[:, :3], k, v)
     assert e.value.code == "E602"
+
+
+def test_what_a_kernel_refuses_is_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("Q, K, V must have the same dtype")
+
+    monkeypatch.setattr("attnc.runtime.launch.run", refuse)
+    with pytest.raises(AttncError, match="the same dtype") as e:
+        attnc.load("causal")(*qkv())
+    assert e.value.code == "E517"
 
 
 def test_a_gradient_is_never_silently_missing() -> None:
