@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.codegen.code import PRODUCT, Code
+from attnc.codegen.code import PRODUCT
 from attnc.codegen.expr import Tiles, subscript
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import Cascade
@@ -62,8 +62,12 @@ class Addressing:
     def of(self, read: Read, axes: tuple[str, ...], local: frozenset[str]) -> Address:
         """The address of `read` as a tile over `axes`; `local` lets exist only inside the loop."""
         a = Address(axes, [self.scope.pointer(read.tensor)])
-        a.bound = any(isinstance(s, Read) and s.tensor in local for i in read.indices for s in subexprs(i))
-        for i, (index, rank) in enumerate(zip(read.indices, self.scope.axes_of(read.tensor), strict=True)):
+        a.bound = any(
+            isinstance(s, Read) and s.tensor in local for i in read.indices for s in subexprs(i)
+        )
+        for i, (index, rank) in enumerate(
+            zip(read.indices, self.scope.axes_of(read.tensor), strict=True)
+        ):
             self._axis(a, read.tensor, i, index, rank)
         edges = [self.scope.inside(r) + subscript((r,), axes) for r in axes]
         a.masks = [*edges, *a.masks]

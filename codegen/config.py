@@ -65,9 +65,7 @@ def padded(extent: int) -> int:
     return max(16, 1 << (max(extent, 1) - 1).bit_length())
 
 
-def _first(
-    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int
-) -> Config:
+def _first(stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int) -> Config:
     for c in candidates:
         shared = c.num_stages * _streamed(stage) * c.block_n * width * itemsize
         if _registers(stage, c, width, itemsize) <= _REGISTERS and shared <= _SHARED_BYTES:

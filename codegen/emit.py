@@ -58,7 +58,9 @@ def _derivation(plan: Plan) -> tuple[str, ...]:
             lines.append(f"{where}{c.law} ({c.tensor}): {c.reason}")
         for b in stage.derived.barriers:
             where = f"line {b.span.line}: " if b.span is not None else ""
-            lines.append(f"{where}pass {b.sweep + 1}, since {b.operator} needs the final {b.statistic}")
+            lines.append(
+                f"{where}pass {b.sweep + 1}, since {b.operator} needs the final {b.statistic}"
+            )
     return tuple(dict.fromkeys(lines))
 
 

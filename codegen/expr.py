@@ -36,6 +36,7 @@ CALLS: Mapping[str, str] = {
     "sigmoid": "tl.sigmoid",
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in.
@@ -68,7 +69,11 @@ class Tiles:
         match e:
             case Number(value):
                 return (
-                    "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
+                    "bool"
+                    if isinstance(value, bool)
+                    else "int"
+                    if isinstance(value, int)
+                    else "float"
                 )
             case Index() | Extent():
                 return "int"

@@ -91,7 +91,9 @@ class Host:
                 return Code(f"({then} if {test} else {other})")
             case Apply("exactdiv", (a, b)):
                 text = show_expr(e).replace("\\", "")
-                return self._helper("_exact", f'{self.write(a).text}, {self.write(b).text}, "{text}"')
+                return self._helper(
+                    "_exact", f'{self.write(a).text}, {self.write(b).text}, "{text}"'
+                )
             case Apply("div", (a, b)):
                 return self._quotient(a, b)
             case Apply("floordiv" | "mod" as op, (a, b)):

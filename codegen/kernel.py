@@ -159,7 +159,11 @@ class _Writer:
     # the sweeps --------------------------------------------------------------------------------
 
     def _loop(self, p: Pass) -> Loop:
-        before, body, after = Lines(self.context), Lines(self.context, looping=True), Lines(self.context)
+        before, body, after = (
+            Lines(self.context),
+            Lines(self.context, looping=True),
+            Lines(self.context),
+        )
         for carry in p.carries:
             before.carry(carry)
         in_place = _updated_in_place(p)
@@ -176,7 +180,9 @@ class _Writer:
         start, block = self.scope.start(rank), self.scope.block(rank)
         head = f"for {start} in range(0, {self.scope.extent(rank)}, {block}):"
         opening = self._opening(body.lines)
-        local = self._once(self.scope.local(rank), f"tl.arange(0, {block})", [*body.before, *opening])
+        local = self._once(
+            self.scope.local(rank), f"tl.arange(0, {block})", [*body.before, *opening]
+        )
         return Loop(
             (*before.lines, *local, *body.before), head, (*opening, *body.lines), tuple(after.lines)
         )
@@ -252,7 +258,10 @@ class _Writer:
     def _parameters(self, lines: Iterable[str]) -> tuple[Parameter, ...]:
         scope, s = self.scope, self.stage
         used = words(lines)
-        tensors = [*(t.name for t in scope.cascade.inputs), *(x.tensor for x in scope.cascade.statements)]
+        tensors = [
+            *(t.name for t in scope.cascade.inputs),
+            *(x.tensor for x in scope.cascade.statements),
+        ]
         tensors = [t for t in dict.fromkeys(tensors) if ("tensor", t) in scope.namer.names]
         found = [Parameter(scope.pointer(t), "tensor", t) for t in tensors]
         for t in tensors:

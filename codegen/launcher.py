@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from attnc.codegen.config import MAX_COLUMNS, MAX_WIDTH, Config, config_table
 from attnc.codegen.host import Host
@@ -170,7 +170,12 @@ class _Writer:
     def _unpack(self, lines: list[str]) -> tuple[str, ...]:
         """The extents that the lines use: out of shapes, or products of their components'."""
         used = words(lines)
-        used |= {self.extent(c) for r in self.cascade.ranks if self.extent(r.name) in used for c in r.components}
+        used |= {
+            self.extent(c)
+            for r in self.cascade.ranks
+            if self.extent(r.name) in used
+            for c in r.components
+        }
         found, known = [], set(self._asked)
         for t in self.cascade.inputs:
             names = []
@@ -191,9 +196,7 @@ class _Writer:
     def _asked(self) -> tuple[str, ...]:
         """Components whose extent no tensor has: arguments."""
         axes = {r for t in self.cascade.inputs for r in t.ranks}
-        return tuple(
-            r.name for r in self.cascade.ranks if r.name not in axes and not r.components
-        )
+        return tuple(r.name for r in self.cascade.ranks if r.name not in axes and not r.components)
 
     def _scalars(self) -> tuple[Argument, ...]:
         found = [_argument(self.scalar(Param(p.name)), p) for p in self.cascade.params]
@@ -209,7 +212,9 @@ class _Writer:
                 lines += self._grid_check(r, axes)
         for p in self.cascade.params:
             lines += self._range_check(p)
-        groups = {tuple(t for t in k.multiplied if t in self.cascade.input_names) for k in self.kernels}
+        groups = {
+            tuple(t for t in k.multiplied if t in self.cascade.input_names) for k in self.kernels
+        }
         for group in sorted(g for g in groups if len(g) > 1):
             names = [self.tensor(t) for t in group]
             lines.append(f"if len({{{', '.join(f'{t}.dtype' for t in names)}}}) > 1:")
@@ -221,10 +226,14 @@ class _Writer:
         found = self._local("extents")
         parts = [f'{found}["{c}"]' if c in axes else self.extent(c) for c in rank.components]
         whole = f'{found}["{rank.name}"]'
-        text = f"{' * '.join(self.extent(c) for c in rank.components)} is not {self.extent(rank.name)}"
+        text = (
+            f"{' * '.join(self.extent(c) for c in rank.components)} is not {self.extent(rank.name)}"
+        )
         return [
             f"if {' * '.join(parts)} != {whole}:",
-            f'    raise ValueError(f"{text} = {{{whole}}}")'.replace(f'["{rank.name}"]', f"['{rank.name}']"),
+            f'    raise ValueError(f"{text} = {{{whole}}}")'.replace(
+                f'["{rank.name}"]', f"['{rank.name}']"
+            ),
         ]
 
     def _local(self, name: str) -> str:
@@ -252,7 +261,9 @@ class _Writer:
     # one kernel launch -------------------------------------------------------------------------
 
     def _launch(self, kernel: Kernel) -> tuple[str, ...]:
-        lines = [f"{self.scalar(Read(x.name, ()))} = {self._host(x.value)}" for x in kernel.stage.host]
+        lines = [
+            f"{self.scalar(Read(x.name, ()))} = {self._host(x.value)}" for x in kernel.stage.host
+        ]
         lines += [f"{self.tensor(t)} = {self._empty(t)}" for t in kernel.stage.outputs]
         lines += self._tiles(kernel)
         row, split = kernel.stage.row, kernel.split
@@ -261,7 +272,9 @@ class _Writer:
         programs = self._local("programs")
         lines.append(f"{programs} = {' * '.join(counts) or '1'}")
         lines.append(f"if {programs}:")
-        columns = f"triton.cdiv(max({self.extent(split)}, 1), {self._block(split)})" if split else ""
+        columns = (
+            f"triton.cdiv(max({self.extent(split)}, 1), {self._block(split)})" if split else ""
+        )
         call = f"{kernel.name}[({programs}, {columns})]({', '.join(self._arguments(kernel))})"
         call = call.replace(f"({programs}, )", f"({programs},)")
         lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
@@ -287,8 +300,8 @@ class _Writer:
             lines.append(f"{name} = max(16, {text})")
         widths = [self._block(p.of) for p in kernel.named("width")]
         row = self._block(s.row) if s.row else "_"
-        warps, pipeline, width = map(self._local, ("num_warps", "num_stages", "width"))
-        targets = f"{row}, {self._block(s.swept)}, {warps}, {pipeline}"
+        warps, stages, tiles, width = map(self._local, ("warps", "stages", "tiles", "width"))
+        targets = f"{row}, {self._block(s.swept)}, {warps}, {stages}"
         fixed = self.config.get(s.name)
         if fixed is not None:
             values = (fixed.block_m, fixed.block_n, fixed.num_warps, fixed.num_stages)
@@ -296,7 +309,6 @@ class _Writer:
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
         self.tables += _table(table, s)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
-        tiles, width = self._local("tiles"), self._local("width")
         lines.append(f"{tiles} = {table}[{self.lead}.element_size()]")
         lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
         lines.append(f"{targets} = {tiles}[{width}]")
@@ -398,4 +410,3 @@ def _table(name: str, stage: SweepStage) -> list[str]:
 
 def _bound(x: float) -> str:
     return str(int(x)) if float(x).is_integer() else repr(float(x))
-

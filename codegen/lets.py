@@ -73,7 +73,11 @@ class Lines:
                 self._serial(let.value, name, axes)
             case Dot() | Fold():
                 write = self.context.products
-                code = write.dot(let.value, axes) if isinstance(let.value, Dot) else write.fold(let.value, axes)
+                code = (
+                    write.dot(let.value, axes)
+                    if isinstance(let.value, Dot)
+                    else write.fold(let.value, axes)
+                )
                 if let.name in self.context.inlined:
                     name, binds = code.text, code.binds
                 else:
@@ -205,4 +209,3 @@ class Lines:
             return
         self.context.cited.add(span.line)
         self.lines.append(f"# {span.line}: {comment(source[span.line - 1].strip(), 86)}")
-

@@ -9,17 +9,10 @@ from dataclasses import dataclass, field
 
 # What emitted code refers to by name besides its own variables.
 _MODULES = ("math", "re", "tl", "torch", "triton")
-# What a launch takes besides a kernel's own arguments.
-_OPTIONS = ("grid", "maxnreg", "num_ctas", "num_stages", "num_warps", "warmup")
-_OWN = ("pid", "_check", "_KINDS", "_OP")
-RESERVED = frozenset(
-    {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_MODULES, *_OPTIONS, *_OWN}
-)
+RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_MODULES, "pid"})
 # What a module defines for itself, whatever its spec is: nothing public may be called so.
-OWN = frozenset(
-    {"_", "_OP", "_KINDS", "_TILES", "_check", "_divide", "_exact", "_exp", "_extreme", "_log", "_power"}
-)
-# What Triton takes when a kernel is launched, and what it adds: no kernel's argument may be called so.
+OWN = frozenset("_ _OP _KINDS _TILES _check _divide _exact _exp _extreme _log _power".split())
+# What Triton takes at a launch, and what it adds: no argument of a kernel may be called so.
 LAUNCH = frozenset(
     "debug grid instrumentation_mode num_ctas num_stages num_warps sanitize_overflow warmup".split()
 )

@@ -25,7 +25,11 @@ class Products:
         left, right = self.tiles.ranks(dot.left), self.tiles.ranks(dot.right)
         rows = tuple(r for r in axes if r in left and r != dot.over)
         columns = tuple(r for r in axes if r in right and r != dot.over)
-        if {*rows} & {*columns} or (len(rows), len(columns)) != (1, 1) or dot.over not in left | right:
+        if (
+            {*rows} & {*columns}
+            or (len(rows), len(columns)) != (1, 1)
+            or dot.over not in left | right
+        ):
             return self._elementwise(dot, axes)
         a = self._operand(dot.left, (*rows, dot.over), dot.right)
         b = self._operand(dot.right, (dot.over, *columns), dot.left)

@@ -18,12 +18,12 @@ from attnc.codegen.names import Namer
 from attnc.ir.cascade import Cascade, Einsum, Reduction
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval
+from attnc.ir.inline import pointwise_definitions
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import Plan, TorchStage
 from attnc.ir.presence import TRUE, conjunction, split_presence
 from attnc.ir.region import Scope, tensor_facts
 from attnc.ir.separate import factors
-from attnc.ir.inline import pointwise_definitions
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, reads
 
@@ -162,7 +162,9 @@ class _Broadcast:
         if present != TRUE:
             text = f"torch.where({self._tensor(present)}, {text}, {empty.text})"
             ranks |= ranks_of(present, self.axes, self.code.cascade)
-        fresh = present != TRUE or (isinstance(value, Apply) and value.op not in ("float", "stopgrad"))
+        fresh = present != TRUE or (
+            isinstance(value, Apply) and value.op not in ("float", "stopgrad")
+        )
         if ranks < set(self.axes):
             shape = ", ".join(self._extent(r) for r in self.axes)
             text = f"torch.broadcast_to({text}, ({shape},))".replace(",,", ",")
@@ -240,7 +242,10 @@ class _Broadcast:
         name = self.code.tensor(e.tensor)
         native = dtype_of(e, self.code.cascade) == "float" and self.code.is_stored_native(e.tensor)
         cast = ".float()" if native else ""
-        along = [tuple(r for r in self.axes if r in ranks_of(i, self.axes, self.code.cascade)) for i in e.indices]
+        along = [
+            tuple(r for r in self.axes if r in ranks_of(i, self.axes, self.code.cascade))
+            for i in e.indices
+        ]
         ranks = [r for rs in along for r in rs]
         if any(len(rs) != 1 for rs in along) or len(set(ranks)) < len(ranks):
             return Code(f"{name}[{', '.join(self._indices(e))}]{cast}")

@@ -17,13 +17,16 @@ input Q[b, h, m, d]
 input K[b, h, n, d]
 input V[b, h, n, e]
 """
-SOFTMAX = QKV + """
+SOFTMAX = (
+    QKV
+    + """
 {declared}
 S[b, h, m, n] = {score}
 P[b, h, m, n] = softmax(n) S[b, h, m, n]  where {where}
 O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
 output O[b, h, m, e]
 """
+)
 DOT = "sum(d) Q[b, h, m, d] * K[b, h, n, d]"
 
 CASES = {
@@ -37,7 +40,11 @@ CASES = {
     "data_mask": ("input sel[m, n]: bool\ninput temp[h]", f"({DOT}) / temp[h]", "sel[m, n]"),
     "functions": ("", f"silu({DOT}) + gelu({DOT}) - softplus({DOT}) + log1p(abs({DOT}))", "true"),
     "trigonometry": ("", f"sin({DOT}) + cos(tanh({DOT})) + sigmoid({DOT}) - erf({DOT})", "true"),
-    "tl": ("input tl[h]\ninput torch[m]\ninput BLOCK_M[n]", f"({DOT}) * tl[h] + BLOCK_M[n]", "true"),
+    "tl": (
+        "input tl[h]\ninput torch[m]\ninput BLOCK_M[n]",
+        f"({DOT}) * tl[h] + BLOCK_M[n] * torch[m]",
+        "true",
+    ),
 }
 
 
@@ -98,7 +105,8 @@ output O[b, h, m, e], Z[b, h, m]
 
 def test_reductions(load: Load, exact: Exact) -> None:
     spec = f"""attention reductions
-{QKV}
+input Q[b, h, m, d]
+input K[b, h, n, d]
 S[b, h, m, n] = {DOT}
 A[b, h, m] = min(n) S[b, h, m, n]  where n != m
 B[b, h, m] = prod(n) tanh(S[b, h, m, n])
@@ -136,7 +144,9 @@ def test_wide_values_are_split_over_programs(load: Load, exact: Exact) -> None:
     module = load(spec)
     tensors = _inputs(module, spec, EXTENTS | {"e": 300, "b": 1, "h": 1})
     (wanted,) = exact(spec, tensors)
-    torch.testing.assert_close(module.wide(*tensors.values()).double(), wanted, rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(
+        module.wide(*tensors.values()).double(), wanted, rtol=2e-4, atol=2e-5
+    )
 
 
 def test_parameters(load: Load, exact: Exact) -> None:
