@@ -383,8 +383,9 @@ class _Placing:
     def _need_defined(self, base: Expr, exponent: Expr) -> None:
         """A base must be finite from the first point on that adds anything to the sum.
 
-        No division by what is still 0, no log of what may still be negative, and no maximum of
-        points that are seen later than those of the sum. `exponent` is a in f(a - base).
+        No division by what is still 0, no log of what may still be negative, no maximum of points
+        that are seen later than those of the sum, and no sum or minimum that one -inf makes -inf.
+        `exponent` is a in f(a - base).
         """
         tensors, empty = self.work.tensors, self.work.empty()
         for x in subexprs(base):
@@ -395,6 +396,10 @@ class _Placing:
             edge = nonfinite(x, {}, tensors)
             if "nan" in edge or (edge and not self._vanishes(x.args[0], exponent)):
                 self._need_final(x, x.op)
+        for r in reads(base):
+            falls = (s for s in self._states_of(r) if s.op != "max")
+            if any(may_be_minus_inf(s.body, self.work.finite) for s in falls):
+                self._need_final(r, _name(base))
         starts = (r for r in reads(base) if not isfinite(empty.get(r.tensor, 0.0)))
         for r in starts if nonfinite(base, empty, tensors) else ():
             if not self._seen_before(r, exponent):
