@@ -25,8 +25,10 @@ class Linear:
 class Address:
     """`pointer + offset` under `mask`.
 
-    `pointer`: what stays the same during a sweep, scalar terms before those with axes; `moving`: the
-    terms that change from tile to tile; `checks`: lines that name the indices which `mask` tests.
+    pointer: what stays the same during a sweep, scalar terms before those with axes
+    moving:  the terms that change from tile to tile
+    checks:  lines that name the indices which `mask` tests
+    bound:   whether the address can only be made inside the loop
     """
 
     axes: tuple[str, ...]

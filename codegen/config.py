@@ -1,7 +1,7 @@
 """Tile sizes and warps: the largest tiles whose registers and buffers are estimated to fit.
 
-The estimates are bounds found by compiling the library for sm_80, sm_90, sm_100 and gfx942; what they
-admit was seen not to spill there.
+The estimates are bounds found by compiling the library for sm_80, sm_90, sm_100 and gfx942; what
+they admit was seen not to spill there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Config:
     num_stages: int
 
 
-# Largest first. Products of float32 are no matrix instructions and keep their operands in registers.
+# Largest first. Exact products of float32 use no matrix instructions; their operands take registers.
 _HALF = tuple(
     Config(m, n, 8, 2)
     for m, n in ((128, 64), (64, 64), (128, 32), (64, 32), (32, 32), (32, 16), (16, 16))

@@ -41,7 +41,8 @@ CALLS: Mapping[str, str] = {
 class Variable:
     """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in.
 
-    A let that is written where it is used has its text for a name; `binds` is its outermost operator.
+    A let that is written where it is used has its text for a name, `binds` is its outermost
+    operator. `flag`: a bool that was passed as an int.
     """
 
     name: str
@@ -144,7 +145,7 @@ class Tiles:
         return self.write(whole, axes)
 
     def _component(self, rank: str, parent: str, axes: tuple[str, ...]) -> Code:
-        """The coordinate of a component: defined at the kernel's start for a tile, else computed."""
+        """The coordinate of a component: that of a tile has a definition of its own."""
         if self.scope.coordinate(parent)[1]:
             return Code(self.scope.offsets(rank) + subscript((parent,), axes))
         return self.component(rank, parent)

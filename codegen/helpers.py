@@ -1,8 +1,8 @@
 """Triton functions for operators that Triton's core lacks, emitted into a module that uses them.
 
-libdevice has most of them, but the interpreter has no libdevice. Each is accurate to a few units in the
-last place near 0 and for large arguments, and gives no NaN for +-inf where there is a limit. Triton has
-sin and cos, but theirs keep a table on the stack of each thread.
+libdevice has most of them, but the interpreter has no libdevice. Each is accurate to a few units in
+the last place near 0 and for large arguments, and gives no NaN for +-inf where there is a limit.
+Triton has sin and cos, but theirs keep a table on the stack of each thread.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def tanh(x):
 def log1p(x):
     """log(1 + x); the quotient undoes the rounding of 1 + x (Kahan)."""
     u = 1.0 + x
-    exact = (u == 1.0) | (u == float("inf"))
-    return tl.where(exact, tl.where(u == 1.0, x, u), tl.log(u) * (x / tl.where(exact, 1.0, u - 1.0)))
+    plain = (u == 1.0) | (u == float("inf"))
+    quotient = x / tl.where(plain, 1.0, u - 1.0)
+    return tl.where(plain, tl.where(u == 1.0, x, u), tl.log(u) * quotient)
 ''',
     ),
     "softplus": (

@@ -22,7 +22,7 @@ Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a kernel: `of` a tensor, rank, param or host let; `item`: axis or tuple item."""
+    """A parameter of a kernel, `of` a tensor, rank, param or host let; `item`: axis or item."""
 
     name: str
     role: Role

@@ -1,4 +1,4 @@
-"""The Python side of a module: the public function, its checks, and the op that launches kernels."""
+"""The Python side of a module: public function, checks, and the op that launches kernels."""
 
 from __future__ import annotations
 
@@ -186,10 +186,10 @@ class _Writer:
             if any(n != "_" for n in names):
                 target = f"{names[0]}," if len(names) == 1 else ", ".join(names)
                 found.append(f"{target} = {self.tensor(t.name)}.shape")
-        for r in self.cascade.ranks:
-            if r.components and r.name not in known and self.extent(r.name) in used:
-                product = " * ".join(self.extent(c) for c in r.components)
-                found.append(f"{self.extent(r.name)} = {product}")
+        for rank in self.cascade.ranks:
+            if rank.components and rank.name not in known and self.extent(rank.name) in used:
+                product = " * ".join(self.extent(c) for c in rank.components)
+                found.append(f"{self.extent(rank.name)} = {product}")
         return tuple(found)
 
     @property
@@ -251,8 +251,8 @@ class _Writer:
             return []
         test = " and ".join(tests)
         test = f"all({test} for item in {name})" if p.length else test
-        low = f"{'(' if p.low_open or p.low is None else '['}{'-inf' if p.low is None else _bound(p.low)}"
-        high = f"{'inf' if p.high is None else _bound(p.high)}{')' if p.high_open or p.high is None else ']'}"
+        low = "(-inf" if p.low is None else f"{'(' if p.low_open else '['}{_bound(p.low)}"
+        high = "inf)" if p.high is None else f"{_bound(p.high)}{')' if p.high_open else ']'}"
         return [
             f"if not ({test}):",
             f'    raise ValueError(f"{name} = {{{name}}} is not in {low}, {high}")',

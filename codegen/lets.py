@@ -42,7 +42,7 @@ class Context:
 
 @dataclass(slots=True)
 class Lines:
-    """A section of code under construction; `before`: what a loop's body needs ahead of the loop."""
+    """A section of code under construction; `before`: what a loop's body needs before the loop."""
 
     context: Context
     looping: bool = False
@@ -162,7 +162,7 @@ class Lines:
         self.lines.append(f"{name} = {self._full(axes, REDUCTIONS[serial.op].identity)}")
         self.scope.serial.add(over)
         inner = Lines(self.context, local=set(self.local))
-        temporary = {
+        temporary: dict[Expr, Expr] = {
             r: inner.temporary(r, i)
             for i, r in enumerate(reads(serial.body))
             if not self._is_let(r)

@@ -119,7 +119,7 @@ def _fill(pieces: list[str], gap: str, indent: int) -> list[str]:
 
 
 def _depths(text: str) -> Iterator[tuple[int, int]]:
-    """Each position outside strings, with how many brackets are open there (an opening: before it)."""
+    """Each position outside strings, with the number of brackets open just before it."""
     depth, quote = 0, ""
     for i, c in enumerate(text):
         if quote:

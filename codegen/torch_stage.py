@@ -1,7 +1,7 @@
 """Statements that run as torch calls: plain products as einsum, the rest by broadcasting.
 
-They are computed in float32. The result is stored in the inputs' type if a kernel multiplies tiles of
-it as they are, or if it is an output with a feature rank; else it stays float32.
+They are computed in float32. The result is stored in the inputs' type if a kernel multiplies tiles
+of it as they are, or if it is an output with a feature rank; else it stays float32.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _FUNCTIONS: Mapping[str, str] = {
     "silu": "torch.nn.functional.silu",
     "gelu": "torch.nn.functional.gelu",
 }
+_SIGNS = {**INFIX, "floordiv": ("//", PRODUCT), "mod": ("%", PRODUCT)}
 _EXTREME = '''
 def _extreme(x: torch.Tensor, dims: tuple[int, ...], largest: bool) -> torch.Tensor:
     """Maximum or minimum along `dims`; -inf or inf over nothing."""
@@ -149,7 +150,7 @@ def _is_product(s: Einsum, value: Expr, cascade: Cascade) -> bool:
 
 @dataclass(slots=True)
 class _Broadcast:
-    """One statement over `axes`: every tensor gets all of them, of length 1 where it is constant."""
+    """One statement over `axes`: every tensor gets all of them, of length 1 if it is constant."""
 
     code: TorchCode
     axes: tuple[str, ...]
@@ -294,27 +295,21 @@ class _Broadcast:
             case "not":
                 return Code(f"~{self.write(args[0]).inside(ATOM)}", SIGN)
             case "pow":
-                a, b = (self.write(x).text for x in args)
-                return Code(f"torch.pow({a}, {b})")
+                return Code(f"torch.pow({', '.join(self.write(x).text for x in args)})")
             case "min" | "max":
                 return self._bounded(op, *args)
             case "clamp":
                 return self._bounded("min", Apply("max", args[:2]), args[2])
             case "select":
+                test, then, other = (self.write(x).text for x in args)
                 if self._is_scalar(args[0]):
-                    c, a, b = (self.write(x).text for x in args)
-                    return Code(f"({a} if {c} else {b})")
-                c, a, b = (self.write(x).text for x in args)
-                return Code(f"torch.where({c}, {a}, {b})")
+                    return Code(f"({then} if {test} else {other})")
+                return Code(f"torch.where({test}, {then}, {other})")
             case "softplus":
                 x = self.write(args[0]).text
                 return Code(f"torch.logaddexp({x}, torch.zeros_like({x}))")
-            case "floordiv" | "mod":
-                a, b = (self.write(x) for x in args)
-                sign = "//" if op == "floordiv" else "%"
-                return Code(f"{a.inside(PRODUCT)} {sign} {b.inside(PRODUCT + 1)}", PRODUCT)
-            case _ if op in INFIX:
-                sign, binds = INFIX[op]
+            case _ if op in _SIGNS:
+                sign, binds = _SIGNS[op]
                 a, b = (self.write(x) for x in args)
                 left = a.inside(binds + (binds == COMPARE))
                 return Code(f"{left} {sign} {b.inside(binds + 1)}", binds)
