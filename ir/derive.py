@@ -384,12 +384,17 @@ class _Placing:
         """A base must be finite from the first point on that adds anything to the sum.
 
         No division by what is still 0, no log of what may still be negative, no maximum of points
-        that are seen later than those of the sum, and no sum or minimum that one -inf makes -inf.
-        `exponent` is a in f(a - base).
+        that are seen later than those of the sum, no -inf - -inf, and no sum or minimum that one
+        -inf makes -inf. `exponent` is a in f(a - base).
         """
         tensors, empty = self.work.tensors, self.work.empty()
         for x in subexprs(base):
-            if not isinstance(x, Apply) or any(nonfinite(a, {}, tensors) for a in x.args):
+            if not isinstance(x, Apply):
+                continue
+            starting = [nonfinite(a, empty, tensors) for a in x.args]
+            if x.op == "sub" and all("-inf" in kinds for kinds in starting):
+                self._need_final(x, "sub")
+            if any(nonfinite(a, {}, tensors) for a in x.args):
                 continue
             if x.op == "div" and not nonzero(x.args[1], tensors):
                 self._need_final(x.args[1], "div")

@@ -115,7 +115,8 @@ def _apply(op: str, xs: tuple[Interval, ...], args: tuple[Expr, ...]) -> Interva
         case "max":
             return (max(xs[0][0], xs[1][0]), max(xs[0][1], xs[1][1]))
         case "clamp":
-            return (max(min(xs[0][0], xs[2][0]), xs[1][0]), min(max(xs[0][1], xs[1][1]), xs[2][1]))
+            low, high = (min(max(x, least), most) for x, least, most in zip(*xs, strict=True))
+            return (low, high)
         case "pow":
             return (0.0, inf) if xs[0][0] >= 0 else ANY
         case "select":
