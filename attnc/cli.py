@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -166,16 +167,28 @@ def cmd_explain(args: argparse.Namespace) -> int:
 def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
     targets = () if args.source_only else args.target or ("h200",)
-    made = _load(args).compile(args.shape, target=targets, dtype=args.dtype or "bf16", to=args.out)
+    dtype = args.dtype or "bf16"
+    with _busy(f"compiling {args.spec}"):
+        made = _load(args).compile(args.shape, target=targets, dtype=dtype, to=args.out)
     _print(args, made)
     return 0 if all(kernel.fits for kernel in made.kernels) else 1
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
     """Run the emitted kernels and compare with the float64 reference."""
-    verification = _load(args).verify(args.shape or None, dtype=args.dtype or "fp32")
+    with _busy(f"verifying {args.spec}"):
+        verification = _load(args).verify(args.shape or None, dtype=args.dtype or "fp32")
     _print(args, verification)
     return 0 if verification.ok else 1
+
+
+def _busy(what: str) -> AbstractContextManager[object]:
+    """A sign of life on the terminal while a slow command runs; nothing in a file or a pipe."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def _load(args: argparse.Namespace) -> Attention:

@@ -1,4 +1,4 @@
-"""Explaining: every law that the library's specs need holds, and the derived form is the written."""
+"""Explaining: every law that the library needs holds, and what is derived is what was written."""
 
 from __future__ import annotations
 
