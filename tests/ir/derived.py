@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from attnc.dsl import load_text
@@ -29,7 +30,8 @@ _INPUTS = {
 def spec(lines: str, output: str = "O[b, m, e]") -> str:
     """A spec around `lines`, which may use S, the score, and the inputs above."""
     body = f"S[b, m, n] = (sum(d) Q[b, m, d] * K[b, n, d]) / sqrt(D) + bias[n]\n{lines}\n"
-    inputs = "".join(f"input {text}\n" for name, text in _INPUTS.items() if f"{name}[" in body)
+    used = set(re.findall(r"(\w+)\[", body))
+    inputs = "".join(f"input {text}\n" for name, text in _INPUTS.items() if name in used)
     return f"attention example\n{inputs}{body}output {output}\n"
 
 

@@ -22,9 +22,7 @@ from attnc.ir.recheck import recheck
 from tests.ir.derived import SPECS, derived, planned
 
 FILES = sorted(SPECS.glob("*.attn"))
-SOFTMAX = (
-    "P[b, m, n] = softmax(n) S[b, m, n]\nO[b, m, e] = sum(n) P[b, m, n] * V[b, n, e]"
-)
+SOFTMAX = "P[b, m, n] = softmax(n) S[b, m, n]\nO[b, m, e] = sum(n) P[b, m, n] * V[b, n, e]"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -97,9 +95,7 @@ def test_recheck_asks_for_equal_infinities() -> None:
     lines = SOFTMAX + "\nG[b, m] = max(n) S[b, m, n] where n < m"
     made = planned(lines, "O[b, m, e], G[b, m]")
     assert recheck(made) < 1e-12
-    low = planned(
-        lines.replace("where n < m", "where n <= m"), "O[b, m, e], G[b, m]"
-    )
+    low = planned(lines.replace("where n < m", "where n <= m"), "O[b, m, e], G[b, m]")
     assert recheck(made, 0, low.cascade) == inf
 
 

@@ -113,10 +113,7 @@ def test_a_base_that_is_absent_over_nothing_waits() -> None:
 
 
 def test_one_score_of_minus_infinity_makes_a_sum_no_base() -> None:
-    lines = (
-        "R[b, m] = {}(n) S[b, m, n]\n"
-        "O[b, m, e] = sum(n) exp(S[b, m, n] - R[b, m]) * V[b, n, e]"
-    )
+    lines = "R[b, m] = {}(n) S[b, m, n]\nO[b, m, e] = sum(n) exp(S[b, m, n] - R[b, m]) * V[b, n, e]"
     found = [sweep_counts(spec(lines.format(op))) for op in ("max", "min", "sum")]
     assert found == [(1,), (2,), (2,)]
     finite = spec(lines.format("sum")).replace(" + bias[n]", "").replace("input bias[n]\n", "")
@@ -154,10 +151,7 @@ def test_long_chains_plan_or_are_refused_in_time(step: str) -> None:
 
 def test_a_product_of_many_sums_is_not_distributed() -> None:
     factors = " * ".join(f"(S[b, m, n] + {i}.5 + G[b, m])" for i in range(14))
-    lines = (
-        "G[b, m] = max(n) S[b, m, n]\n"
-        f"O[b, m, e] = sum(n) {factors} * V[b, n, e]"
-    )
+    lines = f"G[b, m] = max(n) S[b, m, n]\nO[b, m, e] = sum(n) {factors} * V[b, n, e]"
     assert derived(lines).sweeps == 2
 
 

@@ -14,7 +14,9 @@ def conditions(e: Expr, finite: frozenset[str] = NOTHING) -> tuple[Expr, ...]:
 
 
 def test_where_holds_and_the_value_stays() -> None:
-    value, found = split_presence(Apply("given", (expression("S[n]"), expression("n < 3"))), {}, NOTHING)
+    value, found = split_presence(
+        Apply("given", (expression("S[n]"), expression("n < 3"))), {}, NOTHING
+    )
     assert value == expression("S[n]") and [c.holds for c in found] == [expression("n < 3")]
 
 
