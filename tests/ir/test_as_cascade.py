@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attnc.ir.as_cascade import as_cascade
 from attnc.ir.count_passes import count_passes
+from attnc.ir.recheck import recheck
 from attnc.ir.show import show_cascade
 from attnc.ir.walk import iteration_ranks
 from tests.ir.derived import planned
@@ -38,3 +39,24 @@ def test_names_do_not_clash_with_the_specs() -> None:
     made = as_cascade(planned(lines, "O[b, m, e], VISIBLE[m]"))
     pairs = [(s.tensor, s.indices) for s in made.statements]
     assert len(pairs) == len(set(pairs))
+
+
+def test_what_lacks_a_rank_of_the_kernel_is_stored_once() -> None:
+    """A value that is no product with the map runs per column; the row's maximum does not."""
+    lines = (
+        "G[b, m] = max(n) S[b, m, n] where n < m\n"
+        "O[b, m, e] = sum(n) (if V[b, n, e] > 0.0 then S[b, m, n] else V[b, n, e]) where n < m"
+    )
+    assert recheck(planned(lines, "O[b, m, e], G[b, m]")) < 1e-12
+
+
+def test_what_an_earlier_stage_stored_is_not_stored_again() -> None:
+    lines = (
+        "R[b, m] = max(n) min(S[b, m, n], 2.0) where doc[n] > 0\n"
+        "X[b, m, n] = S[b, m, n] / (1 + abs(w[m])) where doc[n] > 0\n"
+        "U[b, m, e] = sum(n) if X[b, m, n] > m then X[b, m, n] else 0.0 * V[b, n, e]\n"
+        "O[b, m, e] = U[b, m, e] / (1 + abs(R[b, m]))"
+    )
+    made = planned(lines, "O[b, m, e], R[b, m]")
+    stored = [t for s in made.stages for t in s.outputs]
+    assert len(stored) == len(set(stored)) and recheck(made) < 1e-12
