@@ -144,8 +144,12 @@ def _kernels(
     from attnc.runtime.launches import find_launches
     from attnc.runtime.modules import load_module
 
-    launches = find_launches(load_module(path), cascade, extents, params, torch_dtype(dtype))
-    pairs = [(target, launch) for target in targets for launch in launches]
+    module, kind = load_module(path), torch_dtype(dtype)
+    pairs = [
+        (target, launch)
+        for target in targets
+        for launch in find_launches(module, cascade, extents, params, kind, target.warp_size)
+    ]
     jobs = [
         Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages)
         for target, x in pairs
@@ -181,14 +185,16 @@ def complete_shape(plan: Plan, shape: Mapping[str, int]) -> dict[str, int]:
     sweeps = [s for s in plan.stages if isinstance(s, SweepStage)]
     lengths = {r for s in sweeps for r in (s.row, s.swept) if r is not None}
     features = {r for s in sweeps for r in (*s.inner, *s.columns)}
+    joined = tuple(r for r in cascade.ranks if cascade.is_joined(r.name))
+    features |= {r.components[-1] for r in joined if r.name in features}
     for rank in cascade.ranks:
-        if rank.parent is None:
+        if rank.parent is None and rank not in joined:
             default = (
                 _LENGTH if rank.name in lengths else _FEATURES if rank.name in features else _OTHER
             )
             _fill(rank, default, sizes)
     for rank in cascade.ranks:
-        if rank.name not in sizes:
+        if rank.name not in sizes and rank not in joined:
             hint = f"--shape {rank.extent_name}=..., or leave out the extent of `{rank.parent}`"
             raise AttncError("E504", f"nothing gives the extent of `{rank.name}`", hint=hint)
     shapes = {t.name: tuple(sizes[r] for r in t.ranks) for t in cascade.inputs}

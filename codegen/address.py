@@ -81,7 +81,6 @@ class Addressing:
         name = self._index(a, tensor, index, rank)
         if split is None:
             a.tiles.append(f"{name}.to(tl.int64) * {stride}")
-            a.bound = True
             return
         if split.rest is not None:
             rest = name if split.rest == index and name else self._wide(split.rest)
@@ -113,8 +112,10 @@ class Addressing:
         split = linear(index, lambda e: not self.tiles.ranks(e))
         if inside and split is not None and (split.factors or not self._is_fixed(index)):
             return ""
-        name = self.scope.namer.name(("index", index), rank, f"{tensor.lower()}_{rank}")
-        definition = (name, self.tiles.write(index, a.axes).text)
+        text = self.tiles.write(index, a.axes).text
+        # By its text: along other axes it is another tile, which a loop may not rename.
+        name = self.scope.namer.name(("index", text), rank, f"{tensor.lower()}_{rank}")
+        definition = (name, text)
         if self._is_fixed(index):
             if definition not in self.indices:
                 self.indices.append(definition)

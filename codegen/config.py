@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnc.codegen.prune import prune, used_names, value_exprs
-from attnc.ir.expr import Apply
+from attnc.codegen.prune import all_lets, operands, prune, used_names, value_exprs
+from attnc.ir.expr import Apply, Read
 from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
 from attnc.ir.walk import subexprs
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Rows and swept coordinates per tile, warps per program, depth of the load pipeline."""
+    """Rows and swept coordinates per tile, warps (of 32 lanes), depth of the load pipeline."""
 
     block_m: int
     block_n: int
@@ -25,7 +25,7 @@ class Config:
     num_stages: int
 
 
-# Largest first. Exact products of float32 use no matrix instructions; their operands take registers.
+# Largest first. Exact products of float32 use no matrix instructions, and many registers.
 _HALF = tuple(
     Config(m, n, 8, 2)
     for m, n in ((128, 64), (64, 64), (128, 32), (64, 32), (32, 32), (32, 16), (16, 16))
@@ -36,7 +36,7 @@ _WIDTHS = (64, 128, 256, 512, 1024)
 # A column rank wider than this is split over programs.
 MAX_COLUMNS = 256
 MAX_WIDTH = _WIDTHS[-1]
-_REGISTERS = 240
+_REGISTERS = 270
 _SHARED_BYTES = 100_000
 
 
@@ -75,19 +75,37 @@ def _first(stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsi
 
 def _registers(stage: SweepStage, c: Config, width: int, itemsize: int) -> float:
     """32-bit registers per thread."""
-    columns = min(width, MAX_COLUMNS)
-    carries = max(
-        sum(1 for x in p.carries if len(x.ranks) == 2 or not {*x.ranks} <= {stage.row})
-        for p in stage.passes
+    operand = width * itemsize / 4
+    native = operands(all_lets(stage))
+    held = sum(
+        operand if x.name in native else width
+        for x in stage.resident
+        if set(x.ranks) & set(stage.inner)
     )
-    held = sum(1 for x in stage.resident if set(x.ranks) & set(stage.inner))
+    computed = any(
+        isinstance(x.value, Dot) and x.value.over in stage.inner and not _is_plain(x.value, native)
+        for x in all_lets(stage)
+    )
+    carries = max(_accumulators(stage, p) for p in stage.passes)
     live = max(_live_tiles(stage, p) for p in stage.passes)
-    elements = (
-        carries * c.block_m * columns
-        + held * c.block_m * width * itemsize / 4
-        + live * c.block_m * c.block_n
+    row = (
+        # accumulators over different columns were seen to need more than their size
+        carries * (1.5 * len(stage.columns) - 0.5) * min(width, MAX_COLUMNS)
+        + held
+        + computed * operand
+        + live * c.block_n
     )
-    return 48 + elements / (32 * c.num_warps)
+    return 48 + 8 * _streamed(stage) + row * c.block_m / (32 * c.num_warps)
+
+
+def _accumulators(stage: SweepStage, p: Pass) -> int:
+    """How many states of a pass have a column rank."""
+    return sum(1 for x in p.carries if not set(stage.columns).isdisjoint(x.ranks))
+
+
+def _is_plain(dot: Dot, native: Mapping[str, object]) -> bool:
+    """Both sides are loaded and multiplied as they are."""
+    return all(isinstance(e, Read) and e.tensor in native for e in (dot.left, dot.right))
 
 
 def _streamed(stage: SweepStage) -> int:
@@ -102,7 +120,8 @@ def _streamed(stage: SweepStage) -> int:
 def _live_tiles(stage: SweepStage, p: Pass) -> int:
     """How many tiles over row and swept rank exist at once, the one being computed included."""
     whole = {stage.row, stage.swept} - {None}
-    tiles = [x for x in p.body if whole <= set(x.ranks)]
+    # a mask takes a bit per point
+    tiles = [x for x in p.body if whole <= set(x.ranks) and x.dtype != "bool"]
     last = {x.name: max(_positions(p, x.name), default=-1) for x in tiles}
     most = 1
     for i, let in enumerate(p.body):
@@ -121,11 +140,13 @@ def _before(tiles: list[Let], p: Pass, i: int) -> int:
 
 
 def _temporaries(let: Let, whole: set[str | None]) -> int:
-    """Tiles needed to compute one: its result, and one more for every few operators."""
-    if not whole <= set(let.ranks) or isinstance(let.value, Load | Dot):
+    """Tiles needed to compute one: its result, and some for every long computation in it."""
+    if let.dtype == "bool" or not whole <= set(let.ranks) or isinstance(let.value, Load | Dot):
         return 1
-    return 1 + _operators(let) // 6
+    found = [x.op for e in value_exprs(let.value) for x in subexprs(e) if isinstance(x, Apply)]
+    helped = max((_HELPER_TILES.get(op, 0) for op in found), default=0)
+    return 1 + helped + len(found) // 6
 
 
-def _operators(let: Let) -> int:
-    return sum(1 for e in value_exprs(let.value) for x in subexprs(e) if isinstance(x, Apply))
+# Tiles that a helper function needs besides its argument and result.
+_HELPER_TILES = {"pow": 3, "sin": 2, "cos": 2, "gelu": 1, "softplus": 1, "log1p": 1, "tanh": 1}

@@ -11,11 +11,11 @@ from attnc.codegen.address import Addressing
 from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.lets import Context, Lines
 from attnc.codegen.products import Products
-from attnc.codegen.prune import all_lets, count_uses, prune, used_names
+from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
-from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage
+from attnc.ir.plan import Dot, Fold, Load, Pass, Serial, SweepStage
 
 Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block"]
 
@@ -118,7 +118,7 @@ class _Writer:
             scope.let(let.name)
         self.addressing = Addressing(scope, tiles, host)
         products = Products(scope, tiles, scope.pointer(lead))
-        self.operands = _operands(all_lets(self.stage))
+        self.operands = operands(all_lets(self.stage))
         inlined = _inlined(self.stage)
         self.context = Context(scope, tiles, self.addressing, products, self.operands, inlined)
 
@@ -281,25 +281,6 @@ class _Writer:
         loads = {x.name: x.value for x in all_lets(self.stage) if isinstance(x.value, Load)}
         found = [v.read.tensor for n, v in loads.items() if n in self.operands]
         return tuple(dict.fromkeys(found))
-
-
-def _operands(lets: Sequence[Let]) -> dict[str, tuple[str, ...]]:
-    """The loads that enter matrix products as they are, and the order of axes they want."""
-    loads = {x.name: x for x in lets if isinstance(x.value, Load) and x.dtype == "float"}
-    wanted: dict[str, tuple[str, ...]] = {}
-    for let in lets:
-        if not isinstance(let.value, Dot) or len(let.ranks) != 2:
-            continue
-        dot = let.value
-        for side, first in ((dot.left, False), (dot.right, True)):
-            if not isinstance(side, Read) or side.tensor not in loads:
-                continue
-            ranks = loads[side.tensor].ranks
-            other = [r for r in ranks if r != dot.over]
-            if len(ranks) == 2 and len(other) == 1:
-                order = (dot.over, *other) if first else (*other, dot.over)
-                wanted.setdefault(side.tensor, order)
-    return wanted
 
 
 def _inlined(stage: SweepStage) -> frozenset[str]:

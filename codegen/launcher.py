@@ -300,12 +300,11 @@ class _Writer:
             lines.append(f"{name} = max(16, {text})")
         widths = [self._block(p.of) for p in kernel.named("width")]
         row = self._block(s.row) if s.row else "_"
-        warps, stages, tiles, width = map(self._local, ("warps", "stages", "tiles", "width"))
-        targets = f"{row}, {self._block(s.swept)}, {warps}, {stages}"
+        threads, stages, tiles, width = map(self._local, ("threads", "stages", "tiles", "width"))
+        targets = f"{row}, {self._block(s.swept)}, {threads}, {stages}"
         fixed = self.config.get(s.name)
         if fixed is not None:
-            values = (fixed.block_m, fixed.block_n, fixed.num_warps, fixed.num_stages)
-            return [*lines, f"{targets} = {', '.join(map(str, values))}"]
+            return [*lines, f"{targets} = {_tuple(fixed)[1:-1]}"]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
         self.tables += _table(table, s)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
@@ -346,7 +345,8 @@ class _Writer:
                     found.append(f"{p.name}={self.extent(p.of)}")
                 case "block":
                     found.append(f"{p.name}={self._block(p.of)}")
-        return [*found, *(f"num_{x}={self._local(x)}" for x in ("warps", "stages"))]
+        threads, stages = self._local("threads"), self._local("stages")
+        return [*found, f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}"]
 
     def _param(self, p: Parameter) -> str:
         text = self.scalar(Param(p.of, p.item))
@@ -400,12 +400,13 @@ def _table(name: str, stage: SweepStage) -> list[str]:
     lines = [f"{name} = {{"]
     for itemsize, by_width in config_table(stage).items():
         widest = {c: w for w, c in by_width.items()}
-        rows = (
-            f"{w}: ({c.block_m}, {c.block_n}, {c.num_warps}, {c.num_stages})"
-            for c, w in widest.items()
-        )
+        rows = (f"{w}: {_tuple(c)}" for c, w in widest.items())
         lines.append(f"    {itemsize}: {{{', '.join(rows)}}},")
     return [*lines, "}"]
+
+
+def _tuple(c: Config) -> str:
+    return f"({c.block_m}, {c.block_n}, {32 * c.num_warps}, {c.num_stages})"
 
 
 def _bound(x: float) -> str:

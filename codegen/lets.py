@@ -129,7 +129,10 @@ class Lines:
         self, read: Read, name: str, axes: tuple[str, ...], dtype: DType, native: bool
     ) -> None:
         at = self.context.addressing.of(read, axes, frozenset(self.local))
-        self.lines += at.checks
+        if self.looping and not at.bound:
+            self._hoist(at.checks)
+        else:
+            self.lines += at.checks
         place = self._pointers(at, f"{name}_ptrs" if axes else f"{name}_ptr")
         mask = f", mask={at.mask}, other={'0.0' if dtype == 'float' else '0'}" if at.masks else ""
         line = f"{name} = tl.load({place}{mask})"
@@ -148,11 +151,16 @@ class Lines:
             line = f"{name} = {fixed}"
             if not hoist:
                 self.lines.append(line)
-            elif line not in self.context.hoisted:
-                self.before.append(line)
-                self.context.hoisted.add(line)
+            else:
+                self._hoist([line])
             fixed = name
         return " + ".join([fixed, *at.moving]).replace(" + -", " - ")
+
+    def _hoist(self, lines: list[str]) -> None:
+        """Lines that no sweep changes go before the loop, once."""
+        new = [x for x in lines if x not in self.context.hoisted]
+        self.before += new
+        self.context.hoisted.update(new)
 
     # serial loops ------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
-"""What the lets of a stage use: drop the dead ones, count uses of the others."""
+"""What the lets of a stage are used for; those that nothing needs are dropped."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from attnc.ir.expr import Expr, Read
@@ -70,3 +70,22 @@ def _keep(lets: Iterable[Let], live: set[str]) -> tuple[Let, ...]:
             kept.append(let)
             live |= used_names(let)
     return tuple(reversed(kept))
+
+
+def operands(lets: Sequence[Let]) -> dict[str, tuple[str, ...]]:
+    """The loads that enter matrix products as they are, and the order of axes they want."""
+    loads = {x.name: x for x in lets if isinstance(x.value, Load) and x.dtype == "float"}
+    wanted: dict[str, tuple[str, ...]] = {}
+    for let in lets:
+        if not isinstance(let.value, Dot) or len(let.ranks) != 2:
+            continue
+        dot = let.value
+        for side, first in ((dot.left, False), (dot.right, True)):
+            if not isinstance(side, Read) or side.tensor not in loads:
+                continue
+            ranks = loads[side.tensor].ranks
+            other = [r for r in ranks if r != dot.over]
+            if len(ranks) == 2 and len(other) == 1:
+                order = (dot.over, *other) if first else (*other, dot.over)
+                wanted.setdefault(side.tensor, order)
+    return wanted

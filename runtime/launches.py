@@ -48,15 +48,21 @@ def find_launches(
     extents: Mapping[str, int],
     params: Mapping[str, ParamValue],
     dtype: torch.dtype,
+    warp_size: int = 32,
 ) -> tuple[Launch, ...]:
-    """The launches of one call, in order; float inputs are contiguous and of type `dtype`."""
+    """The launches of one call, in order; float inputs are contiguous and of type `dtype`.
+
+    `warp_size`: that of the GPU they are for, on which the number of warps depends.
+    """
     kinds = {"float": dtype, "int": torch.int64, "bool": torch.bool}
     tensors = {
         t.name: torch.empty([extents[r] for r in t.ranks], dtype=kinds[t.dtype], device="meta")
         for t in cascade.inputs
     }
     recorded: list[Launch] = []
-    call_module(_recording(module, recorded), cascade, tensors, params=params, extents=extents)
+    copy = _recording(module, recorded)
+    vars(copy)["WARP_SIZE"] = warp_size
+    call_module(copy, cascade, tensors, params=params, extents=extents)
     return tuple(recorded)
 
 
