@@ -191,7 +191,16 @@ Stage: TypeAlias = SweepStage | TorchStage
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All stages in order. Tensors between stages are named like the spec's."""
+    """All stages in order. Tensors between stages are named like the spec's.
+
+    `cascade` is what was planned, after the rewrites of `ir.pipeline`; `written` what the spec says,
+    with its const params put in: what results are compared with.
+    """
 
     cascade: Cascade
     stages: tuple[Stage, ...]
+    rewritten_from: Cascade | None = None
+
+    @property
+    def written(self) -> Cascade:
+        return self.rewritten_from or self.cascade

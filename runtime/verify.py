@@ -149,7 +149,7 @@ def verify(
     cases: Collection[str] | None = None,
     override: Override | None = None,
 ) -> VerifyReport:
-    """Run a plan on awkward inputs and compare with its cascade in float64.
+    """Run a plan on awkward inputs and compare with the cascade as written, in float64.
 
     `source` gives the emitted module (not asked on the CPU engine). `params` are those the user
     set; others take their default, lengths smaller ones. `shape` fixes extents, `cases` picks cases
@@ -209,8 +209,8 @@ def _check(
     compute: _Compute,
 ) -> list[Check]:
     # Every tensor of the cascade: what overflows halfway may come out finite, and wrong.
-    every = tuple(dict.fromkeys(s.tensor for s in plan.cascade.statements))
-    cascade = replace(plan.cascade, outputs=every)
+    every = tuple(dict.fromkeys(s.tensor for s in plan.written.statements))
+    cascade = replace(plan.written, outputs=every)
     evaluate = partial(reference, cascade, params=params, extents=case.extents)
     tensors, exact, plain = _inputs(plan, case, dtype, seed, override, evaluate)
     found = compute(tensors, case.extents)
