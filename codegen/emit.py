@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from attnc.codegen.helpers import HELPER_NAMES, helper_sources
 from attnc.codegen.kernel import words, write_kernel
 from attnc.codegen.launcher import write_launcher
 from attnc.codegen.names import OWN, Namer
-from attnc.codegen.text import escape, fill, wrap
+from attnc.codegen.prune import needed_stages
+from attnc.codegen.text import escape, fill, paragraph, wrap
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
 
 def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     """The module's text. `config` fixes the tiles of stages by name; others choose when called."""
+    plan = replace(plan, stages=needed_stages(plan))
     names = Namer()
     names.reserve((*OWN, *CONSTANTS.values()))
     public = names.name("public", plan.cascade.name)
@@ -66,8 +69,12 @@ def _derivation(plan: Plan) -> tuple[str, ...]:
 
 def _listing(cascade: Cascade) -> tuple[str, ...]:
     """The spec's lines with their numbers, comments and blank lines left out."""
-    lines = enumerate(cascade.source.splitlines(), 1)
-    return tuple(f"{n:3d}  {x}" for n, x in lines if x.strip() and not x.lstrip().startswith("#"))
+    lines = list(enumerate(cascade.source.splitlines(), 1))
+    # the spec's own docstring is the module's
+    quotes = [n for n, x in lines if '"""' in x][:2]
+    doc = range(quotes[0], quotes[-1] + 1) if quotes else range(0)
+    kept = (n for n, x in lines if n not in doc and x.strip() and not x.lstrip().startswith("#"))
+    return tuple(f"{n:3d}  {lines[n - 1][1]}" for n in kept)
 
 
 @cache
@@ -82,6 +89,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["escape"] = escape
     environment.filters["code"] = lambda line, indent=4: "\n".join(wrap(line, indent))
+    environment.filters["paragraph"] = paragraph
     environment.filters["fill"] = lambda items, indent=4: "\n".join(fill(items, indent))
     return environment
 

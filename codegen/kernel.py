@@ -150,7 +150,7 @@ class _Writer:
 
     def _doc(self) -> str:
         s, scope = self.stage, self.scope
-        tile = f"{scope.block(s.row)} coordinates of {s.row}" if s.row else "one row"
+        tile = f"{scope.block(s.row)} of {s.row}" if s.row else "one row"
         tile += f" and {scope.block(scope.split)} of {scope.split}" if scope.split else ""
         at = f" at one ({', '.join(s.grid)})" if s.grid else ""
         times = {1: "once", 2: "twice"}.get(len(s.passes), f"{len(s.passes)} times")

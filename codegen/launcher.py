@@ -40,6 +40,7 @@ class Launcher:
     arguments: tuple[str, ...]
     result: str
     check: str
+    check_fake: str
     checks: tuple[str, ...]
     unpack: tuple[str, ...]
     unpack_fake: tuple[str, ...]
@@ -133,7 +134,8 @@ class _Writer:
             op_parameters=tuple(f"{a.name}: {a.op_annotation}" for a in arguments),
             arguments=tuple(a.name for a in arguments),
             result="torch.Tensor" if len(outputs) == 1 else many,
-            check=self._check(checks),
+            check=self._check(any(f"{self._local('extents')}[" in x for x in checks)),
+            check_fake=self._check(False),
             checks=checks,
             unpack=self._unpack(lines),
             unpack_fake=self._unpack(fake),
@@ -158,14 +160,13 @@ class _Writer:
         count = len(self.cascade.inputs)
         return (*shown[:count], *(["*", *shown[count:]] if shown[count:] else []))
 
-    def _check(self, checks: tuple[str, ...]) -> str:
+    def _check(self, kept: bool) -> str:
         entries = (
             f'{self.tensor(t.name)}=({self.tensor(t.name)}, "{t.dtype}", "{", ".join(t.ranks)}")'
             for t in self.cascade.inputs
         )
-        found = self._local("extents")
         call = f"_check({', '.join(entries)})"
-        return f"{found} = {call}" if any(f"{found}[" in x for x in checks) else call
+        return f"{self._local('extents')} = {call}" if kept else call
 
     def _unpack(self, lines: list[str]) -> tuple[str, ...]:
         """The extents that the lines use: out of shapes, or products of their components'."""
@@ -397,12 +398,12 @@ def _argument(name: str, p: ParamDecl) -> Argument:
 
 def _table(name: str, stage: SweepStage) -> list[str]:
     """The stage's default configurations as a dictionary."""
-    lines = [f"{name} = {{"]
+    entries = []
     for itemsize, by_width in config_table(stage).items():
         widest = {c: w for w, c in by_width.items()}
         rows = (f"{w}: {_tuple(c)}" for c, w in widest.items())
-        lines.append(f"    {itemsize}: {{{', '.join(rows)}}},")
-    return [*lines, "}"]
+        entries.append(f"{itemsize}: {{{', '.join(rows)}}}")
+    return [f"{name} = {{{', '.join(entries)}}}"]
 
 
 def _tuple(c: Config) -> str:

@@ -7,8 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from attnc.ir.expr import Expr, Read
-from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage, Value
-from attnc.ir.walk import reads, subexprs
+from attnc.ir.plan import (
+    Dot,
+    Fold,
+    Let,
+    Load,
+    Pass,
+    Plan,
+    Serial,
+    Stage,
+    SweepStage,
+    TorchStage,
+    Value,
+)
+from attnc.ir.walk import reads, statement_reads, subexprs
 
 
 def value_exprs(value: Value) -> tuple[Expr, ...]:
@@ -48,6 +60,23 @@ def count_uses(stage: SweepStage) -> Counter[str]:
 
 def _occurrences(e: Expr) -> list[str]:
     return [x.tensor for x in subexprs(e) if isinstance(x, Read)]
+
+
+def needed_stages(plan: Plan) -> tuple[Stage, ...]:
+    """The stages that the outputs depend on."""
+    live = set(plan.cascade.outputs)
+    kept: list[Stage] = []
+    for stage in reversed(plan.stages):
+        if live.isdisjoint(stage.outputs):
+            continue
+        kept.append(stage)
+        if isinstance(stage, TorchStage):
+            live |= {r.tensor for r in statement_reads(stage.statement)}
+        else:
+            lets = all_lets(prune(stage))
+            live |= {x.value.read.tensor for x in lets if isinstance(x.value, Load)}
+            live |= {t for x in lets for t in used_names(x)}
+    return tuple(reversed(kept))
 
 
 def prune(stage: SweepStage) -> SweepStage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 
 WIDTH = 100
@@ -40,6 +41,15 @@ def wrap(line: str, indent: int = 0) -> list[str]:
     return [pad + line]
 
 
+def paragraph(text: str, indent: int = 0) -> str:
+    """Words in lines of at most the width; lines after the first are indented a little more."""
+    pad = " " * indent
+    lines = textwrap.wrap(
+        text, WIDTH, initial_indent=pad, subsequent_indent=f"{pad}  ", break_long_words=False
+    )
+    return "\n".join(lines)
+
+
 def fill(items: Iterable[str], indent: int) -> list[str]:
     """As many items to a line as fit, each with a comma behind it."""
     rows = _fill([f"{x}," for x in items], " ", indent)
@@ -66,7 +76,7 @@ def _break_call(line: str, indent: int) -> list[str] | None:
         return None
     start = opened[-1]
     close = _closing(line, start)
-    if line[close + 1 :] not in ("", ":") or close == start + 1:
+    if line[close + 1 :] not in ("", ":", ",") or close == start + 1:
         return None
     inner = line[start + 1 : close]
     cuts = [i for i, depth in _depths(inner) if depth == 0 and inner[i] == ","]

@@ -222,7 +222,8 @@ def test_torch_compile(load: Load) -> None:
     module = load("sliding_window")
 
     def model(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return module.sliding_window(q * 2, k, v, window=4) + 1
+        found: Tensor = module.sliding_window(q * 2, k, v, window=4)
+        return found + 1
 
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
     k, v = torch.randn(1, 1, 9, 16), torch.randn(1, 1, 9, 8)
