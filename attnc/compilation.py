@@ -180,21 +180,21 @@ def complete_shape(plan: Plan, shape: Mapping[str, int]) -> dict[str, int]:
 
     Raises AttncError E504 for a name that is no rank, E505 for a grid that does not fit.
     """
-    cascade = plan.cascade
+    cascade = plan.written
     sizes = {name.lower(): n for name, n in shape.items()}
     sweeps = [s for s in plan.stages if isinstance(s, SweepStage)]
     lengths = {r for s in sweeps for r in (s.row, s.swept) if r is not None}
     features = {r for s in sweeps for r in (*s.inner, *s.columns)}
-    joined = tuple(r for r in cascade.ranks if cascade.is_joined(r.name))
-    features |= {r.components[-1] for r in joined if r.name in features}
+    # Of ranks that are contracted together the last is the feature.
+    features |= {c for r in features for c in plan.cascade.rank(r).components[-1:]}
     for rank in cascade.ranks:
-        if rank.parent is None and rank not in joined:
+        if rank.parent is None:
             default = (
                 _LENGTH if rank.name in lengths else _FEATURES if rank.name in features else _OTHER
             )
             _fill(rank, default, sizes)
     for rank in cascade.ranks:
-        if rank.name not in sizes and rank not in joined:
+        if rank.name not in sizes:
             hint = f"--shape {rank.extent_name}=..., or leave out the extent of `{rank.parent}`"
             raise AttncError("E504", f"nothing gives the extent of `{rank.name}`", hint=hint)
     shapes = {t.name: tuple(sizes[r] for r in t.ranks) for t in cascade.inputs}

@@ -63,6 +63,12 @@ def bind_extents(
     return extents
 
 
+def with_joined(cascade: Cascade, extents: Mapping[str, int]) -> dict[str, int]:
+    """The extents of a spec's ranks, and of those that the compiler joined from them."""
+    joined = (r for r in cascade.ranks if cascade.is_joined(r.name))
+    return {**extents, **{r.name: prod(extents[c] for c in r.components) for r in joined}}
+
+
 def _check_tensors(cascade: Cascade, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name in shapes:
         if name not in cascade.input_names:

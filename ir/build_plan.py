@@ -133,7 +133,8 @@ class _Planner:
             )
         )
         gathered = {s.tensor for s in region.reductions}
-        earlier = tuple(c for c in self.rewrites if c.tensor in gathered)
+        lines = {c.span for c in region.contractions}
+        earlier = tuple(c for c in self.rewrites if c.tensor in gathered or c.span in lines)
         again = (*recompute_certificates(region, derived), *split_certificates(derived))
         derived = replace(derived, certificates=(*earlier, *derived.certificates, *again))
         outputs = self._outputs(region, derived, late, names, tensors, finite)

@@ -20,8 +20,9 @@ DType: TypeAlias = Literal["float", "int", "bool"]
 class Rank:
     """A named dimension. `components` make it a row-major grid, outermost first.
 
-    `parent` is set on a component. `iterative` marks a generative rank of EDGE (`H[t+1] = H[t] +
-    ..`).
+    `parent` is set on a component; components without one stay ranks of their own, of which this
+    one counts all combinations (`ir.join_ranks`). `iterative` marks a generative rank of EDGE
+    (`H[t+1] = H[t] + ..`).
     """
 
     name: str
@@ -33,6 +34,13 @@ class Rank:
     def extent_name(self) -> str:
         """The name of its extent in specs, calls and kernels: upper case."""
         return self.name.upper()
+
+    def coordinate(self, component: str, point: Expr) -> Expr:
+        """A component's coordinate, given this rank's coordinate `point` (row-major)."""
+        position = self.components.index(component)
+        for inner in reversed(self.components[position + 1 :]):
+            point = Apply("floordiv", (point, Extent(inner)))
+        return point if position == 0 else Apply("mod", (point, Extent(component)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +167,12 @@ class Cascade:
         """A component's coordinate, given its rank's coordinate `point` (row-major)."""
         parent = self.rank(component).parent
         assert parent is not None
-        parts = self.rank(parent).components
-        position = parts.index(component)
-        for inner in reversed(parts[position + 1 :]):
-            point = Apply("floordiv", (point, Extent(inner)))
-        return point if position == 0 else Apply("mod", (point, Extent(component)))
+        return self.rank(parent).coordinate(component, point)
+
+    def is_joined(self, rank: str) -> bool:
+        """Whether a rank counts the combinations of others that stay ranks of their own."""
+        parts = self.rank(rank).components
+        return bool(parts) and self.rank(parts[0]).parent is None
 
     def line(self, statement: Statement) -> str:
         """The spec line that a statement comes from, stripped; empty if unknown."""

@@ -79,7 +79,7 @@ class _Checker:
             case "local-then-fix":
                 state = next(s for s in self.derived.states if s.name == c.tensor)
                 return Check(c, self._associates(state), *self._merges(state))
-            case "close" | "merge":
+            case "close" | "merge" | "exchange" | "join":
                 return Check(c, None, 0.0, 0)
 
     # symbols ---------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ Law: TypeAlias = Literal[
     "recompute",
     "close",
     "merge",
+    "exchange",
+    "join",
 ]
 
 

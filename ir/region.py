@@ -103,6 +103,24 @@ def find_region(
     return None
 
 
+def outermost_region(scope: Scope, tensors: Mapping[str, Interval]) -> Region | None:
+    """The region that the plan of a cascade starts from; None too for what is not lowered."""
+    c = scope.cascade
+    if not all(isinstance(s, Einsum) and _is_plain(s) for s in c.statements):
+        return None
+    wanted = [
+        scope.body(scope.definitions[t]) if t in scope.definitions else Read(t, ())
+        for t in c.outputs
+    ]
+    needed = {s.tensor for e in wanted for s in lineage(scope, e)}
+    return find_region(scope, tuple(s for t, s in scope.reductions.items() if t in needed), tensors)
+
+
+def _is_plain(s: Einsum) -> bool:
+    """Whether a statement writes at coordinates only: no step of an iteration."""
+    return all(isinstance(i, Index) for i in s.indices)
+
+
 @dataclass(frozen=True, slots=True)
 class _Finder:
     scope: Scope

@@ -61,7 +61,11 @@ class Roles:
         stages = [s for s in plan.stages if isinstance(s, SweepStage)]
         rows = frozenset(s.row for s in stages if s.row is not None)
         swept = frozenset(s.swept for s in stages) - rows
-        return Roles(rows, swept, frozenset(r for s in stages for r in s.grid) - rows - swept)
+        grid = frozenset(r for s in stages for r in s.grid)
+        # Of ranks that are contracted together the last is the feature, the others are heads.
+        joined = (r for s in stages for r in s.inner if plan.cascade.is_joined(r))
+        grid |= {c for r in joined for c in plan.cascade.rank(r).components[:-1]}
+        return Roles(rows, swept, grid - rows - swept)
 
     def is_feature(self, rank: str) -> bool:
         return rank not in self.rows | self.swept | self.grid
@@ -75,7 +79,7 @@ def make_cases(
     Raises AttncError E504 for a rank that the spec does not have, E831 if no extents satisfy its
     exact divisions.
     """
-    given = _given(plan.cascade, shape or {})
+    given = _given(plan.written, shape or {})
 
     def case(name: str, rows: int, swept: int, batch: int = 1, **how: bool) -> Case:
         return Case(name, _extents(plan, params, (rows, swept, batch), given), **how)
@@ -139,7 +143,7 @@ def _extents(
     lengths: tuple[int, int, int],
     given: Mapping[str, int],
 ) -> dict[str, int]:
-    roles, cascade = Roles.of(plan), plan.cascade
+    roles, cascade = Roles.of(plan), plan.written
     rows, swept, batch = lengths
     features = iter(cycle(_FEATURES if roles.swept else (3, 5, 7, 4, 6)))
     sizes: dict[str, int] = {}

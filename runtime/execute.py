@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attnc.ir.arrays import Array, Arrays
+from attnc.ir.bind import with_joined
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Read
 from attnc.ir.frame import Box, ParamValue, Scope
@@ -42,10 +43,10 @@ def execute(
     """The outputs of a plan by name, in the type of the first float input.
 
     Outputs without a feature axis (log-sum-exp) stay fp32, as kernels store them. `params` and
-    `extents` are complete (`attnc.ir.bind`); extents are those of every rank and component. Raises
+    `extents` are complete (`attnc.ir.bind`); extents are those of every rank and component of the spec. Raises
     AttncError E602 for an index division that leaves a remainder.
     """
-    run = _Run(plan.cascade, tensors, params, extents)
+    run = _Run(plan.cascade, tensors, params, with_joined(plan.cascade, extents))
     with torch.no_grad():
         for stage in plan.stages:
             run.stage(stage)
