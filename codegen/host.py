@@ -25,8 +25,8 @@ _MATH: Mapping[str, str] = {
 _SAFE: Mapping[str, str] = {
     "_divide": '''
 def _divide(a: float, b: float) -> float:
-    """a / b; 0 for b = 0, where the kernel masks the result."""
-    return a / b if b else 0.0
+    """a / b; 1 for b = 0, where the result is masked, or scales sums over nothing."""
+    return a / b if b else 1.0
 ''',
     "_exact": '''
 def _exact(a: int, b: int, text: str) -> int:

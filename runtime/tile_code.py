@@ -60,8 +60,9 @@ def _paired(code: Code) -> Callable[[Frame], Pair]:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    # A scalar that divides by 0 is absent, and so is what it would be used for: any number will do.
-    return 0.0 if is_scalar(b) and b == 0 else a / b
+    # A scalar that divides by 0 is absent, and so is what it would be used for; or it was taken out
+    # of sums over nothing, which any positive number scales to 0 (and leaves -inf what it is).
+    return 1.0 if is_scalar(b) and b == 0 else a / b
 
 
 # Where the evaluator looks for absent points, which a plan does not have.

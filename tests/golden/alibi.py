@@ -125,8 +125,8 @@ _TILES = {
 
 
 def _divide(a: float, b: float) -> float:
-    """a / b; 0 for b = 0, where the kernel masks the result."""
-    return a / b if b else 0.0
+    """a / b; 1 for b = 0, where the result is masked, or scales sums over nothing."""
+    return a / b if b else 1.0
 
 
 def _exact(a: int, b: int, text: str) -> int:
@@ -162,7 +162,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"alibi_7da4135c6b49_{__name__}")
+_OP = re.sub(r"\W", "_", f"alibi_24adf3868f12_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
