@@ -105,6 +105,6 @@ def _certificate(outer: Einsum, mixed: Einsum, pair: tuple[Einsum, Einsum]) -> C
     swept, heads = ", ".join(outer.reduce.ranks), ", ".join(mixed.reduce.ranks)
     reason = (
         f"summed over {swept} before {heads}, so that no pass over {swept} waits for the maps of "
-        f"all {heads}; the products along {swept} are made once for each {heads}"
+        f"all {heads}: one pass, at as many products along {swept} as {heads} is long"
     )
     return Certificate("exchange", pair[0].tensor, reason, body(outer), body(pair[1]), outer.span)

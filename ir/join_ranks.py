@@ -87,5 +87,5 @@ def _over(rank: Rank, flat: Einsum) -> Einsum:
 def _certificate(written: Einsum, made: Einsum) -> Certificate:
     assert made.reduce is not None
     (rank,) = made.reduce.ranks
-    reason = f"a {made.reduce.op} of {made.reduce.op}s is one over all pairs, here called {rank}"
+    reason = f"{made.reduce.op}s inside one another are one over all pairs, here called {rank}"
     return Certificate("join", made.tensor, reason, body(written), body(made), made.span)

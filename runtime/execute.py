@@ -43,8 +43,8 @@ def execute(
     """The outputs of a plan by name, in the type of the first float input.
 
     Outputs without a feature axis (log-sum-exp) stay fp32, as kernels store them. `params` and
-    `extents` are complete (`attnc.ir.bind`); extents are those of every rank and component of the spec. Raises
-    AttncError E602 for an index division that leaves a remainder.
+    `extents` are complete (`attnc.ir.bind`); extents are those of the spec's ranks and components.
+    Raises AttncError E602 for an index division that leaves a remainder.
     """
     run = _Run(plan.cascade, tensors, params, with_joined(plan.cascade, extents))
     with torch.no_grad():

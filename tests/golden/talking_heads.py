@@ -16,19 +16,12 @@
  20  output O[b, j, m, e]
 
 Derived from it:
-- line 18: exchange (O_h): summed over n before h, so that no pass over n waits for the maps of all
-  h; the products along n are made once for each h
-- line 15: join (L): a sum of sums is one over all pairs, here called i_d
-- line 16: iterate (Z): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 18: iterate (O_h): exp maps sums to products: moving the base from y to y' multiplies by
-  exp(y - y')
-- line 18: defer (O_h): a factor that does not vary along the rank leaves the sum
-- line 16: local-then-fix (G_max): partial results over disjoint parts of n combine with max
-- line 16: local-then-fix (Z_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 18: local-then-fix (O_h_sum): partial results over disjoint parts of n move to the common
-  base by exp2, then combine with add
+- exchange (O_h, line 18): summed over n before h, so that no pass over n waits for the maps of all
+  h: one pass, at as many products along n as h is long
+- join (L, line 15): sums inside one another are one over all pairs, here called i_d
+- iterate (Z, line 16; O_h, line 18): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- defer (O_h, line 18): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -127,6 +120,8 @@ def talking_heads_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -168,7 +163,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"talking_heads_18079fe4be7d_{__name__}")
+_OP = re.sub(r"\W", "_", f"talking_heads_59da024a2424_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -205,7 +200,7 @@ def _talking_heads(
                 Q, K, V, WL, O_h, *Q.stride(), *K.stride(), *V.stride(), *WL.stride(),
                 *O_h.stride(), M, D, N, J, H, scale, I_D=I_D, E=E, BLOCK_M=BLOCK_M,
                 BLOCK_I_D=BLOCK_I_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
 
     O = torch.einsum("hbjme,hj->bjme", O_h, WP.float())
