@@ -97,13 +97,16 @@ def compile_plan(
     Raises AttncError: E50x the shape does not fit the spec, E713 the folder cannot be written, E80x
     no such target, E81x its compiler is absent or fails.
     """
+    from attnc.runtime.targets import load_target
+
     start = time.perf_counter()
     cascade = plan.cascade
+    machines = tuple(map(load_target, targets))
     extents = complete_shape(plan, shape)
     source = emit(plan)
     path = _made(folder) / f"{cascade.name}.py"
     replace_text(path, source)
-    kernels = tuple(_kernels(path, cascade, params, extents, dtype, targets))
+    kernels = tuple(_kernels(path, cascade, params, extents, dtype, machines))
     made = Compilation(
         cascade.name,
         str(path),
@@ -132,11 +135,8 @@ def _kernels(
     params: Mapping[str, ParamValue],
     extents: Mapping[str, int],
     dtype: str,
-    names: Iterable[str],
+    targets: tuple[Target, ...],
 ) -> Iterable[KernelReport]:
-    from attnc.runtime.targets import load_target
-
-    targets = [load_target(name) for name in names]
     if not targets:
         return
     from attnc.runtime.compile_pool import Job, compile_many
@@ -151,7 +151,7 @@ def _kernels(
         for launch in find_launches(module, cascade, extents, params, kind, target.warp_size)
     ]
     jobs = [
-        Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages)
+        Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages, x.maxnreg)
         for target, x in pairs
     ]
     for (target, launch), made in zip(pairs, compile_many(jobs), strict=True):

@@ -56,9 +56,14 @@ def _derivation(plan: Plan) -> tuple[str, ...]:
     for stage in plan.stages:
         if not isinstance(stage, SweepStage) or stage.derived is None:
             continue
+        uses: dict[tuple[str, str], list[str]] = {}
         for c in stage.derived.certificates:
-            where = f"line {c.span.line}: " if c.span is not None else ""
-            lines.append(f"{where}{c.law} ({c.tensor}): {c.reason}")
+            # How partial results would merge is not used by a kernel that sweeps the whole rank.
+            if c.law != "local-then-fix":
+                place = f"{c.tensor}, line {c.span.line}" if c.span is not None else c.tensor
+                uses.setdefault((c.law, c.reason), []).append(place)
+        for (law, reason), places in uses.items():
+            lines.append(f"{law} ({'; '.join(dict.fromkeys(places))}): {reason}")
         for b in stage.derived.barriers:
             where = f"line {b.span.line}: " if b.span is not None else ""
             lines.append(

@@ -347,7 +347,8 @@ class _Writer:
                 case "block":
                     found.append(f"{p.name}={self._block(p.of)}")
         threads, stages = self._local("threads"), self._local("stages")
-        return [*found, f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}"]
+        options = (f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}", "**_LIMITS")
+        return [*found, *options]
 
     def _param(self, p: Parameter) -> str:
         text = self.scalar(Param(p.of, p.item))

@@ -35,6 +35,7 @@ class Job:
     target: Target
     num_warps: int = 4
     num_stages: int = 3
+    maxnreg: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ def compile_job(job: Job, loaded: dict[str, ModuleType]) -> CompiledKernel:
         target=job.target,
         num_warps=job.num_warps,
         num_stages=job.num_stages,
+        maxnreg=job.maxnreg,
     )
 
 

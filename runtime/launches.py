@@ -23,7 +23,7 @@ from attnc.runtime.launch import call_module
 from attnc.runtime.machine_code import Argument, Pointer
 
 # What Triton takes as options of a launch, not as arguments of a kernel.
-_OPTIONS = ("num_warps", "num_stages")
+_OPTIONS = ("num_warps", "num_stages", "maxnreg")
 _LARGE_BYTES = 2**31
 
 
@@ -31,6 +31,7 @@ _LARGE_BYTES = 2**31
 class Launch:
     """One kernel launch: its arguments as the compiler sees them, grid, warps and pipeline stages.
 
+    `maxnreg` is the most registers that NVIDIA's assembler may give a thread (None: its own choice).
     `config` are the constants among the arguments: tile sizes and feature extents.
     """
 
@@ -40,6 +41,7 @@ class Launch:
     programs: int
     num_warps: int
     num_stages: int
+    maxnreg: int | None = None
 
 
 def find_launches(
@@ -90,7 +92,7 @@ class _Recorder:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*args: object, **kwargs: Any) -> None:
-            options = {name: kwargs.pop(name) for name in _OPTIONS}
+            options = {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs}
             given = {**dict(zip(self._fn.arg_names, args, strict=False)), **kwargs}
             constants = {p.name for p in self._fn.params if p.is_constexpr}
             self._recorded.append(

@@ -147,9 +147,11 @@ def compile_kernel(
     target: Target,
     num_warps: int = 4,
     num_stages: int = 3,
+    maxnreg: int | None = None,
 ) -> CompiledKernel:
     """Compile a `triton.JITFunction` down to a cubin or hsaco; no GPU is asked for anything.
 
+    `maxnreg` caps the registers of a thread; it means nothing to AMD's assembler.
     Raises E812 where the target's assembler is absent, E813 where the compiler fails.
     """
     import triton
@@ -158,7 +160,9 @@ def compile_kernel(
     _check_jitted(fn)
     _check_toolchain(target)
     source = ASTSource(fn, dict(signature), dict(constexprs), dict(attrs))
-    options = {"num_warps": num_warps, "num_stages": num_stages, **_FUSED}
+    options: dict[str, object] = {"num_warps": num_warps, "num_stages": num_stages, **_FUSED}
+    if maxnreg is not None and target.backend == "cuda":
+        options["maxnreg"] = maxnreg
     start = time.perf_counter()
     try:
         compiled = triton.compile(source, target=_gpu_target(target), options=options)

@@ -16,18 +16,10 @@
  19  output O[b, h, m, e]
 
 Derived from it:
-- line 15: iterate (Z): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 17: distribute (O): a sum of sums: each term keeps its own state
-- line 17: iterate (O): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 17: defer (O): a factor that does not vary along the rank leaves the sum
-- line 15: local-then-fix (G_P_max): partial results over disjoint parts of n combine with max
-- line 15: local-then-fix (Z_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 17: local-then-fix (O_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 17: local-then-fix (O_sum2): partial results over disjoint parts of n combine with add
+- iterate (Z, line 15; O, line 17): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- distribute (O, line 17): a sum of sums: each term keeps its own state
+- defer (O, line 17): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -130,6 +122,8 @@ def attn_edit_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -178,7 +172,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"attn_edit_99104639803e_{__name__}")
+_OP = re.sub(r"\W", "_", f"attn_edit_ff032421dfe8_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -215,7 +209,7 @@ def _attn_edit(
                 Q, K, V, gain, chosen, O, *Q.stride(), *K.stride(), *V.stride(), *gain.stride(),
                 *chosen.stride(), *O.stride(), H, M, N, weight, h_per_g, scale, D=D, E=E,
                 BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -19,9 +19,7 @@
  24  output O[b, h, m, e]
 
 Derived from it:
-- line 19: recompute (S_dot): evaluated again in each of 2 sweeps from the same operands, not stored
-- line 20: local-then-fix (GM_max): partial results over disjoint parts of n combine with max
-- line 22: local-then-fix (O_sum): partial results over disjoint parts of n combine with add
+- recompute (S_dot, line 19): evaluated again in each of 2 sweeps from the same operands, not stored
 - line 21: pass 2, since ge needs the final GM
 """
 
@@ -135,6 +133,8 @@ def bin_attn_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -188,7 +188,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bin_attn_46d8b14ce40b_{__name__}")
+_OP = re.sub(r"\W", "_", f"bin_attn_c3a9bf06fadf_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -226,7 +226,7 @@ def _bin_attn(
                 Q, K, V, q_scale, k_scale, v_scale, O, *Q.stride(), *K.stride(), *V.stride(),
                 *O.stride(), H, M, N, h_per_g, scale, scale_2, int(visible), D=D, E=E,
                 BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -18,11 +18,8 @@
  24  output O[b, h, m, e]
 
 Derived from it:
-- line 22: defer (O): a factor that does not vary along the rank leaves the sum
-- line 16: recompute (S_dot): evaluated again in each of 2 sweeps from the same operands, not stored
-- line 18: local-then-fix (Z_P_sum): partial results over disjoint parts of n combine with add
-- line 20: local-then-fix (sum_Z_sum): partial results over disjoint parts of n combine with add
-- line 22: local-then-fix (O_sum): partial results over disjoint parts of n combine with add
+- defer (O, line 22): a factor that does not vary along the rank leaves the sum
+- recompute (S_dot, line 16): evaluated again in each of 2 sweeps from the same operands, not stored
 - line 19: pass 2, since pow needs the final Z_P
 """
 
@@ -172,6 +169,8 @@ def lssar_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -224,7 +223,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"lssar_17aa94cce845_{__name__}")
+_OP = re.sub(r"\W", "_", f"lssar_5466b2f887a8_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -260,6 +259,7 @@ def _lssar(
                 Q, K, V, O, *Q.stride(), *K.stride(), *V.stride(), *O.stride(), H, M, N, power,
                 scale, h_per_g, scale_2, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D,
                 BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages,
+                **_LIMITS,
             )
     return O
 

@@ -19,16 +19,9 @@
  23  output O[b, h, m, e]
 
 Derived from it:
-- line 19: iterate (Z): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 20: iterate (OC): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 20: defer (OC): a factor that does not vary along the rank leaves the sum
-- line 19: local-then-fix (G_max): partial results over disjoint parts of n combine with max
-- line 19: local-then-fix (Z_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 20: local-then-fix (OC_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
+- iterate (Z, line 19; OC, line 20): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- defer (OC, line 20): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -124,6 +117,8 @@ def mla_absorbed_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -165,7 +160,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_absorbed_de7935460ed0_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_absorbed_1f70c7b533d7_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -207,6 +202,7 @@ def _mla_absorbed(
                 QR, CKV, KR, QC, OC, *QR.stride(), *CKV.stride(), *KR.stride(), *QC.stride(),
                 *OC.stride(), H, M, N, scale, C=C, R=R, BLOCK_M=BLOCK_M, BLOCK_C=BLOCK_C,
                 BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, num_warps=threads // WARP_SIZE, num_stages=stages,
+                **_LIMITS,
             )
 
     O = torch.einsum("bhmc,hce->bhme", OC, UV.float())

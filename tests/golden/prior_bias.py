@@ -15,16 +15,9 @@
  20  output O[b, h, m, e]
 
 Derived from it:
-- line 17: iterate (Z): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 18: iterate (O): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 18: defer (O): a factor that does not vary along the rank leaves the sum
-- line 17: local-then-fix (G_P_max): partial results over disjoint parts of n combine with max
-- line 17: local-then-fix (Z_sum): partial results over disjoint parts of n move to the common base
-  by exp, then combine with add
-- line 18: local-then-fix (O_sum): partial results over disjoint parts of n move to the common base
-  by exp, then combine with add
+- iterate (Z, line 17; O, line 18): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- defer (O, line 18): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -117,6 +110,8 @@ def prior_bias_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -165,7 +160,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"prior_bias_ae4fc480886b_{__name__}")
+_OP = re.sub(r"\W", "_", f"prior_bias_8a269ed979b0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -201,6 +196,7 @@ def _prior_bias(
                 Q, K, V, prior, O, *Q.stride(), *K.stride(), *V.stride(), *prior.stride(),
                 *O.stride(), H, M, N, h_per_g, scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D,
                 BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages,
+                **_LIMITS,
             )
     return O
 

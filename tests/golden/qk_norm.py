@@ -17,16 +17,9 @@
  21  output O[b, h, m, e]
 
 Derived from it:
-- line 18: iterate (Z_P): exp maps sums to products: moving the base from y to y' multiplies by
-  exp(y - y')
-- line 19: iterate (O): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 19: defer (O): a factor that does not vary along the rank leaves the sum
-- line 18: local-then-fix (G_P_max): partial results over disjoint parts of n combine with max
-- line 18: local-then-fix (Z_P_sum): partial results over disjoint parts of n move to the common
-  base by exp2, then combine with add
-- line 19: local-then-fix (O_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
+- iterate (Z_P, line 18; O, line 19): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- defer (O, line 19): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -124,6 +117,8 @@ def qk_norm_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -172,7 +167,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"qk_norm_7d6022a716e5_{__name__}")
+_OP = re.sub(r"\W", "_", f"qk_norm_7fa902b8a8f0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -217,7 +212,7 @@ def _qk_norm(
                 Q, V, wq, Z, NK, O, *Q.stride(), *V.stride(), *wq.stride(), *Z.stride(),
                 *NK.stride(), *O.stride(), H, M, N, eps, h_per_g, scale, scale_2, D=D, E=E,
                 BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -10,9 +10,6 @@
  11  P[b, h, m, n] = S[b, h, m, n] / N
  12  O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
  14  output O[b, h, m, e]
-
-Derived from it:
-- line 12: local-then-fix (O_sum): partial results over disjoint parts of n combine with add
 """
 
 import math
@@ -91,6 +88,8 @@ def scale_attn_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -139,7 +138,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"scale_attn_e17919f81dca_{__name__}")
+_OP = re.sub(r"\W", "_", f"scale_attn_f248b3e4c3d8_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -171,7 +170,7 @@ def _scale_attn(
             scale_attn_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, O, *Q.stride(), *K.stride(), *V.stride(), *O.stride(), H, M, N, h_per_g,
                 scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -27,23 +27,12 @@
  32  output AV[b, h, m, e]
 
 Derived from it:
-- line 21: close (RM): stepping along n1 from the identity to the end is a max
-- line 27: close (RD): stepping along n1 from the identity to the end is a sum, and the factors
-  telescope to exp(RM[b, h, n1 + 1, m] - RM[b, h, N1, m])
-- line 29: close (RNV): stepping along n1 from the identity to the end is a sum, and the factors
-  telescope to exp(RM[b, h, n1 + 1, m] - RM[b, h, N1, m])
-- line 21: merge (RM): over n1 and then over n0 is over n
-- line 27: merge (RD): over n1 and then over n0 is over n
-- line 29: merge (RNV): over n1 and then over n0 is over n
-- line 27: iterate (RD): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 29: iterate (RNV): exp maps sums to products: moving the base from y to y' multiplies by
-  exp(y - y')
-- line 21: local-then-fix (RM_max): partial results over disjoint parts of n combine with max
-- line 27: local-then-fix (RD_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 29: local-then-fix (RNV_sum): partial results over disjoint parts of n move to the common
-  base by exp2, then combine with add
+- close (RM, line 21): stepping along n1 from the identity to the end is a max
+- close (RD, line 27; RNV, line 29): stepping along n1 from the identity to the end is a sum, and
+  the factors telescope to exp(RM[b, h, n1 + 1, m] - RM[b, h, N1, m])
+- merge (RM, line 21; RD, line 27; RNV, line 29): over n1 and then over n0 is over n
+- iterate (RD, line 27; RNV, line 29): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
 """
 
 import math
@@ -134,6 +123,8 @@ def sdpa_1pass_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -182,7 +173,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_1pass_fc9c99b1d403_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_1pass_5b04a5c212b8_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -218,7 +209,7 @@ def _sdpa_1pass(
             sdpa_1pass_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, AV, *Q.stride(), *K.stride(), *V.stride(), *AV.stride(), N, H, M, h_per_g,
                 scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return AV
 

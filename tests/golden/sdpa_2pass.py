@@ -21,19 +21,11 @@
  26  output AV[b, h, m, e]
 
 Derived from it:
-- line 20: merge (GM): over n1 and then over n0 is over n
-- line 22: merge (GD): over n1 and then over n0 is over n, and LM[b, h, m, n1] cancels
-- line 24: merge (AV): over n1 and then over n0 is over n, and LM[b, h, m, n1] cancels
-- line 22: iterate (GD): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 24: iterate (AV): exp maps sums to products: moving the base from y to y' multiplies by exp(y
-  - y')
-- line 24: defer (AV): a factor that does not vary along the rank leaves the sum
-- line 20: local-then-fix (GM_max): partial results over disjoint parts of n combine with max
-- line 22: local-then-fix (GD_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
-- line 24: local-then-fix (AV_sum): partial results over disjoint parts of n move to the common base
-  by exp2, then combine with add
+- merge (GM, line 20): over n1 and then over n0 is over n
+- merge (GD, line 22; AV, line 24): over n1 and then over n0 is over n, and LM[b, h, m, n1] cancels
+- iterate (GD, line 22; AV, line 24): exp maps sums to products: moving the base from y to y'
+  multiplies by exp(y - y')
+- defer (AV, line 24): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -122,6 +114,8 @@ def sdpa_2pass_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -170,7 +164,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_2pass_0b5abb19a7d5_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_2pass_64198847c07c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -206,7 +200,7 @@ def _sdpa_2pass(
             sdpa_2pass_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, AV, *Q.stride(), *K.stride(), *V.stride(), *AV.stride(), N, H, M, h_per_g,
                 scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return AV
 

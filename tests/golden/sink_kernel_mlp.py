@@ -22,9 +22,7 @@
  27  output O[b, h, m, e]
 
 Derived from it:
-- line 25: defer (O): a factor that does not vary along the rank leaves the sum
-- line 22: local-then-fix (L_sum): partial results over disjoint parts of n combine with add
-- line 25: local-then-fix (O_sum): partial results over disjoint parts of n combine with add
+- defer (O, line 25): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -110,6 +108,8 @@ def sink_kernel_mlp_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
+# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
+_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -158,7 +158,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_08e2252dca37_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_aa9e5677f080_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -202,7 +202,7 @@ def _sink_kernel_mlp(
             sink_kernel_mlp_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 V, PQ, PK, O, *V.stride(), *PQ.stride(), *PK.stride(), *O.stride(), H, M, N,
                 h_per_g, scale, R=R, E=E, BLOCK_M=BLOCK_M, BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N,
-                BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages,
+                BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 
