@@ -73,8 +73,6 @@ def kernel() -> Callable[[Attention], Callable[..., Any]]:
     """The public function of the emitted module, its kernels run by Triton's interpreter."""
 
     def make(attention: Attention) -> Callable[..., Any]:
-        return public_function(
-            load_source(emit(attention.plan), attention.name, interpret=True)
-        )
+        return public_function(load_source(emit(attention.plan), attention.name, interpret=True))
 
     return make

@@ -25,7 +25,8 @@ input {Q}[{b}, {h}, {m}, {d}]
 input {K}[{b}, {h}, {n}, {d}]
 input {V}[{b}, {h}, {n}, {e}]
 param {scale}: float = 1.0  # {comment}
-{S}[{b}, {h}, {m}, {n}] = sum({d}) {Q}[{b}, {h}, {m}, {d}] * {K}[{b}, {h}, {n}, {d}] * {scale} / sqrt({D})
+{S}[{b}, {h}, {m}, {n}] = {scale} * (
+    sum({d}) {Q}[{b}, {h}, {m}, {d}] * {K}[{b}, {h}, {n}, {d}] / sqrt({D}))
 {P}[{b}, {h}, {m}, {n}] = softmax({n}) {S}[{b}, {h}, {m}, {n}]  where {n} <= {m}
 {O}[{b}, {h}, {m}, {e}] = sum({n}) {P}[{b}, {h}, {m}, {n}] * {V}[{b}, {h}, {n}, {e}]
 output {O}[{b}, {h}, {m}, {e}]
@@ -119,7 +120,7 @@ def shape_of_code(source: str) -> list[str]:
 WANT = shape_of_code(emit(plan(load_text(text()))))
 NASTY = st.sampled_from(
     ['"', '"""', "'''", "\\", '\\"', "\n", "#", "{{ 1 }}", "{% raw %}", "{x}", "%s", "\\x41",
-     "\\N{DASH}", "\x00", "\u2028", "\u202e", "\r", "\x0c", "é", "\U0001f600", "import os", ")", "]"]
+     "\\N{DASH}", "\x00", "\u2028", "\u202e", "\r", "\x0c", "é", "\U0001f600", "os", ")", "]"]
 )  # fmt: skip
 TEXT = st.lists(NASTY | st.text(max_size=8), max_size=6).map("".join)
 
