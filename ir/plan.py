@@ -193,8 +193,8 @@ Stage: TypeAlias = SweepStage | TorchStage
 class Plan:
     """All stages in order. Tensors between stages are named like the spec's.
 
-    `cascade` is what was planned, after the rewrites of `ir.pipeline`; `written` what the spec says,
-    with its const params put in: what results are compared with.
+    `cascade` is what was planned, after the rewrites of `ir.pipeline`; `written` is what the spec
+    says, with its const params put in: what results are compared with.
     """
 
     cascade: Cascade

@@ -31,7 +31,7 @@ _LARGE_BYTES = 2**31
 class Launch:
     """One kernel launch: its arguments as the compiler sees them, grid, warps and pipeline stages.
 
-    `maxnreg` is the most registers that NVIDIA's assembler may give a thread (None: its own choice).
+    `maxnreg` is the most registers that ptxas may give a thread (None: its own choice).
     `config` are the constants among the arguments: tile sizes and feature extents.
     """
 
