@@ -83,7 +83,8 @@ class Tiles:
             case Read(name):
                 if name in self.variables:
                     return self.variables[name].dtype
-                return next((t.dtype for t in self.scope.cascade.inputs if t.name == name), "float")
+                inputs: dict[str, DType] = {t.name: t.dtype for t in self.scope.cascade.inputs}
+                return inputs.get(name, "float")
             case Apply(op, args):
                 declared = OPS[op].result
                 if declared != "same":

@@ -16,8 +16,9 @@ OWN = frozenset(
 )
 # What Triton takes at a launch, and what it adds: no argument of a kernel may be called so.
 LAUNCH = frozenset(
-    "debug grid instrumentation_mode maxnreg num_ctas num_stages num_warps".split()
-    + ["sanitize_overflow", "warmup"]
+    """
+    debug grid instrumentation_mode maxnreg num_ctas num_stages num_warps sanitize_overflow warmup
+    """.split()
 )
 
 

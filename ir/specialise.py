@@ -9,13 +9,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade, Einsum, ParamDecl, Statement
 from attnc.ir.expr import Apply, Expr, Number, Param
 from attnc.ir.walk import map_statement, rewrite
 
-_FOLD: dict[str, Callable[..., bool | int | float]] = {
+_FOLD: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,

@@ -10,12 +10,15 @@ from attnc.ir.ops import OPS
 def dtype_of(e: Expr, cascade: Cascade) -> DType:
     """The type of a value; a tensor that the cascade does not define is a float."""
     match e:
-        case Number(value):
-            return (
-                "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
-            )
+        case Number(bool()):
+            return "bool"
+        case Number(int()):
+            return "int"
+        case Number():
+            return "float"
         case Param(name, _):
-            return next((p.dtype for p in cascade.params if p.name == name), "float")
+            params: dict[str, DType] = {p.name: p.dtype for p in cascade.params}
+            return params.get(name, "float")
         case Read(tensor, _):
             return _tensor_dtype(tensor, cascade)
         case Apply(op, args):
