@@ -53,13 +53,15 @@ class Addressing:
     """Makes addresses in one kernel.
 
     `host` tells what the scalars are that the caller computes; `indices` defines the scalar indices
-    that got a name, for the kernel's first lines.
+    that got a name, for the kernel's first lines; `stepped` are the strides by which the
+    coordinates of tiles are multiplied.
     """
 
     scope: Scope
     tiles: Tiles
     host: Mapping[Expr, Expr]
     indices: list[tuple[str, str]] = field(default_factory=list)
+    stepped: set[str] = field(default_factory=set)
 
     def of(self, read: Read, axes: tuple[str, ...], local: frozenset[str]) -> Address:
         """The address of `read` as a tile over `axes`; `local` lets exist only inside the loop."""
@@ -90,6 +92,7 @@ class Addressing:
 
     def _steps(self, a: Address, rank: str, factor: int, stride: str) -> None:
         """The terms of a tile coordinate: start of the tile, place within it."""
+        self.stepped.add(stride)
         times = "" if abs(factor) == 1 else f"{abs(factor)} * "
         place = f"{times}{{}} * {stride}"
         if factor < 0:

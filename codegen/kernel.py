@@ -17,7 +17,7 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
 from attnc.ir.plan import Dot, Fold, Load, Pass, Serial, SweepStage
 
-Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block"]
+Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block", "wide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Kernel:
     """A kernel's text in sections, and what its launcher must know.
 
     `split` is the column rank whose tiles go to different programs; `multiplied` are the tensors
-    whose tiles enter matrix products as they are, so their types must agree.
+    whose tiles enter matrix products as they are, so their types must agree. `stepped` names the
+    strides by which tile coordinates are multiplied: where one is large, offsets must be `wide`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Kernel:
     helpers: frozenset[str]
     split: str | None
     multiplied: tuple[str, ...]
+    stepped: frozenset[str]
 
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
         """The parameters of some roles, in order."""
@@ -81,7 +83,7 @@ class Kernel:
             self.named("extent", "param", "host"),
         ]
         lines = [tuple(p.name for p in g) for g in groups if g]
-        fixed = tuple(f"{p.name}: tl.constexpr" for p in self.named("width", "block"))
+        fixed = tuple(f"{p.name}: tl.constexpr" for p in self.named("width", "block", "wide"))
         return (*lines, fixed)
 
     @property
@@ -146,6 +148,7 @@ class _Writer:
             helpers=frozenset(self.tiles.helpers),
             split=self.scope.split,
             multiplied=self._multiplied(),
+            stepped=frozenset(self.addressing.stepped),
         )
 
     def _doc(self) -> str:
@@ -181,7 +184,7 @@ class _Writer:
         head = f"for {start} in range(0, {self.scope.extent(rank)}, {block}):"
         opening = self._opening(body.lines)
         local = self._once(
-            self.scope.local(rank), f"tl.arange(0, {block})", [*body.before, *opening]
+            self.scope.local(rank), self.scope.arange(block), [*body.before, *opening]
         )
         return Loop(
             (*before.lines, *local, *body.before), head, (*opening, *body.lines), tuple(after.lines)
@@ -242,12 +245,12 @@ class _Writer:
             block, extent = scope.block(rank), scope.extent(rank)
             offsets, inside = scope.offsets(rank), scope.inside(rank)
             if rank == self.stage.row:
-                found.append((scope.local(rank), f"tl.arange(0, {block})"))
+                found.append((scope.local(rank), scope.arange(block)))
                 found.append((offsets, f"{scope.start(rank)} + {scope.local(rank)}"))
                 found.append((inside, f"{offsets} < {extent}"))
             elif rank != self.stage.swept:
                 start = f"tl.program_id(1) * {block} + " if rank == scope.split else ""
-                found.append((offsets, f"{start}tl.arange(0, {block})"))
+                found.append((offsets, f"{start}{scope.arange(block)}"))
                 # true at compile time where the extent fills its block, so the mask goes away
                 found.append((inside, f"({offsets} < {extent}) | ({extent} == {block})"))
             found += self._components(rank) if rank != self.stage.swept else []
@@ -275,6 +278,7 @@ class _Writer:
         found += [Parameter(scope.let(x.name), "host", x.name) for x in s.host]
         found += [Parameter(scope.extent(r), "width", r) for r in scope.feature_ranks]
         found += [Parameter(scope.block(r), "block", r) for r in scope.tile_ranks]
+        found.append(Parameter(scope.wide_offsets, "wide", ""))
         return tuple(p for p in found if p.name in used)
 
     def _multiplied(self) -> tuple[str, ...]:

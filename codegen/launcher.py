@@ -267,6 +267,7 @@ class _Writer:
         ]
         lines += [f"{self.tensor(t)} = {self._empty(t)}" for t in kernel.stage.outputs]
         lines += self._tiles(kernel)
+        lines += self._wide(kernel)
         row, split = kernel.stage.row, kernel.split
         counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
         counts += [self.extent(r) for r in kernel.stage.grid]
@@ -280,6 +281,15 @@ class _Writer:
         call = call.replace(f"({programs}, )", f"({programs},)")
         lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
         return tuple(lines)
+
+    def _wide(self, kernel: Kernel) -> list[str]:
+        """Whether an offset inside a tile of at most MAX_WIDTH places may pass 32 bits."""
+        if not kernel.named("wide"):
+            return []
+        steps = [p for p in kernel.named("stride") if p.name in kernel.stepped]
+        strides = [f"{self.tensor(p.of)}.stride({p.item})" for p in steps]
+        largest = f"max({', '.join(strides)})" if len(strides) > 1 else "".join(strides) or "0"
+        return [f"{self._local('wide')} = {2**31 // (2 * MAX_WIDTH)} < {largest}"]
 
     def _host(self, value: object) -> str:
         return self.host.write(value).text  # type: ignore[arg-type]
@@ -346,6 +356,8 @@ class _Writer:
                     found.append(f"{p.name}={self.extent(p.of)}")
                 case "block":
                     found.append(f"{p.name}={self._block(p.of)}")
+                case "wide":
+                    found.append(f"{p.name}={self._local('wide')}")
         threads, stages = self._local("threads"), self._local("stages")
         options = (f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}", "**_LIMITS")
         return [*found, *options]

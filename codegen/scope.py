@@ -109,6 +109,15 @@ class Scope:
     def block(self, rank: str) -> str:
         return self.namer.name(("block", rank), f"BLOCK_{rank.upper()}")
 
+    @property
+    def wide_offsets(self) -> str:
+        """The flag of a call whose tensors need 64-bit offsets inside a tile."""
+        return self.namer.name(("wide offsets",), "WIDE")
+
+    def arange(self, block: str) -> str:
+        """The places within a tile."""
+        return f"tl.arange(0, {block}).to(tl.int64 if {self.wide_offsets} else tl.int32)"
+
     def let(self, name: str) -> str:
         return self.namer.name(("let", name), name)
 

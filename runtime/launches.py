@@ -99,7 +99,11 @@ class _Recorder:
                 Launch(
                     self._fn.__name__,
                     {name: _argument(value) for name, value in given.items()},
-                    {name: int(value) for name, value in given.items() if name in constants},
+                    {
+                        name: value
+                        for name, value in given.items()
+                        if name in constants and not isinstance(value, bool)
+                    },
                     prod(grid),
                     **options,
                 )

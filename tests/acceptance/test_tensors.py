@@ -82,7 +82,8 @@ def sparse() -> Iterator[Callable[[Tensor, int, int], Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("axis", "gap"), [(0, 2**28), (1, 2**28), *((i, 2**31 + 64) for i in range(4))]
+    ("axis", "gap"),
+    [(0, 2**28), (1, 2**28), (2, 2**27), (3, 2**29), *((i, 2**31 + 64) for i in range(4))],
 )
 def test_elements_more_than_two_to_the_31_apart(
     gqa: Kernel, sparse: Callable[[Tensor, int, int], Tensor], axis: int, gap: int

@@ -78,7 +78,7 @@ def cmha_kernel(
     stride_ob, stride_oh, stride_om, stride_oe,
     H, M, N, h_per_g,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -89,12 +89,12 @@ def cmha_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     rq_ptrs = (
@@ -122,7 +122,7 @@ def cmha_kernel(
     g_p = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     ck_ptrs = (
         CK + b * stride_ck_b + h * stride_ck_h + tile_n[None, :] * stride_ck_n
         + offs_d[:, None] * stride_ck_d
@@ -211,7 +211,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"cmha_88c5737e3c09_{__name__}")
+_OP = re.sub(r"\W", "_", f"cmha_b94101dd3376_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -262,6 +262,11 @@ def _cmha(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        RQ.stride(2), RQ.stride(3), V.stride(2), V.stride(3), FQ.stride(2), FQ.stride(3),
+        delta.stride(1), shift.stride(1), freq.stride(0), CK.stride(2), CK.stride(3), SK.stride(2),
+        SK.stride(3), O.stride(2), O.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(RQ):
@@ -269,8 +274,8 @@ def _cmha(
                 RQ, V, FQ, delta, shift, freq, CK, SK, O, *RQ.stride(), *V.stride(), *FQ.stride(),
                 *delta.stride(), *shift.stride(), *freq.stride(), *CK.stride(), *SK.stride(),
                 *O.stride(), H, M, N, h_per_g, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D,
-                BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages,
-                **_LIMITS,
+                BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide, num_warps=threads // WARP_SIZE,
+                num_stages=stages, **_LIMITS,
             )
     return O
 

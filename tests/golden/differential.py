@@ -48,7 +48,7 @@ def differential_kernel(
     stride_ab, stride_ah, stride_am, stride_ae,
     H, M, N, h_per_g, scale,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -59,12 +59,12 @@ def differential_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     q1_ptrs = (
@@ -85,7 +85,7 @@ def differential_kernel(
     z_p2 = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     a_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
     a_sum2 = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k1_ptrs = (
         K1 + b * stride_k1_b + g * stride_k1_g + tile_n[None, :] * stride_k1_n
         + offs_d[:, None] * stride_k1_d
@@ -190,7 +190,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"differential_cf2e82dc4150_{__name__}")
+_OP = re.sub(r"\W", "_", f"differential_e7ba8d02aca6_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -225,14 +225,18 @@ def _differential(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        Q1.stride(2), Q1.stride(3), K1.stride(2), K1.stride(3), V.stride(2), V.stride(3),
+        Q2.stride(2), Q2.stride(3), K2.stride(2), K2.stride(3), A.stride(2), A.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q1):
             differential_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q1, K1, V, Q2, K2, lam, A, *Q1.stride(), *K1.stride(), *V.stride(), *Q2.stride(),
                 *K2.stride(), *A.stride(), H, M, N, h_per_g, scale, D=D, E=E, BLOCK_M=BLOCK_M,
-                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE,
-                num_stages=stages, **_LIMITS,
+                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
 
     Z_O = torch.einsum("bhme,bhme->bhm", A, A)

@@ -42,7 +42,7 @@ def gated_attn_kernel(
     stride_ob, stride_oh, stride_om, stride_oe,
     H, M, N, h_per_g, scale,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -53,12 +53,12 @@ def gated_attn_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     q_ptrs = (
@@ -70,7 +70,7 @@ def gated_attn_kernel(
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     sum_o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -165,7 +165,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"gated_attn_4dd089da2ccf_{__name__}")
+_OP = re.sub(r"\W", "_", f"gated_attn_5fecb3bb309f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -197,14 +197,18 @@ def _gated_attn(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+        sum_A.stride(2), O.stride(2), O.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):
             gated_attn_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, bias, sum_A, O, *Q.stride(), *K.stride(), *V.stride(), *bias.stride(),
                 *sum_A.stride(), *O.stride(), H, M, N, h_per_g, scale, D=D, E=E, BLOCK_M=BLOCK_M,
-                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE,
-                num_stages=stages, **_LIMITS,
+                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -45,7 +45,7 @@ def mla_kernel(
     stride_ob, stride_oh, stride_om, stride_oe,
     H, M, N, scale,
     D: tl.constexpr, R: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -55,14 +55,14 @@ def mla_kernel(
     h = (pid % H).to(tl.int64)
     pid = pid // H
     b = pid.to(tl.int64)
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_r = tl.arange(0, BLOCK_R)
+    offs_r = tl.arange(0, BLOCK_R).to(tl.int64 if WIDE else tl.int32)
     in_r = (offs_r < R) | (R == BLOCK_R)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     qn_ptrs = (
@@ -79,7 +79,7 @@ def mla_kernel(
     g_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     kn_ptrs = (
         KN + b * stride_kn_b + h * stride_kn_h + tile_n[None, :] * stride_kn_n
         + offs_d[:, None] * stride_kn_d
@@ -165,7 +165,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_be10468b8bf8_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_b4538fd0a068_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -205,13 +205,17 @@ def _mla(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        QN.stride(2), QN.stride(3), QR.stride(2), QR.stride(3), KR.stride(1), KR.stride(2),
+        KN.stride(2), KN.stride(3), VN.stride(2), VN.stride(3), O.stride(2), O.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(QN):
             mla_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 QN, QR, KR, KN, VN, O, *QN.stride(), *QR.stride(), *KR.stride(), *KN.stride(),
                 *VN.stride(), *O.stride(), H, M, N, scale, D=D, R=R, E=E, BLOCK_M=BLOCK_M,
-                BLOCK_D=BLOCK_D, BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
+                BLOCK_D=BLOCK_D, BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
                 num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O

@@ -44,7 +44,7 @@ def mla_absorbed_kernel(
     stride_oc_b, stride_oc_h, stride_oc_m, stride_oc_c,
     H, M, N, scale,
     C: tl.constexpr, R: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -54,12 +54,12 @@ def mla_absorbed_kernel(
     h = (pid % H).to(tl.int64)
     pid = pid // H
     b = pid.to(tl.int64)
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_c = tl.arange(0, BLOCK_C)
+    offs_c = tl.arange(0, BLOCK_C).to(tl.int64 if WIDE else tl.int32)
     in_c = (offs_c < C) | (C == BLOCK_C)
-    offs_r = tl.arange(0, BLOCK_R)
+    offs_r = tl.arange(0, BLOCK_R).to(tl.int64 if WIDE else tl.int32)
     in_r = (offs_r < R) | (R == BLOCK_R)
 
     qc_ptrs = (
@@ -76,7 +76,7 @@ def mla_absorbed_kernel(
     g_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     oc_sum = tl.zeros([BLOCK_M, BLOCK_C], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     ckv_ptrs = (
         CKV + b * stride_ckv_b + tile_n[None, :] * stride_ckv_n + offs_c[:, None] * stride_ckv_c
     )
@@ -160,7 +160,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_absorbed_1f70c7b533d7_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_absorbed_e92c5b627272_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -195,14 +195,18 @@ def _mla_absorbed(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        QR.stride(2), QR.stride(3), CKV.stride(1), CKV.stride(2), KR.stride(1), KR.stride(2),
+        QC.stride(2), QC.stride(3), OC.stride(2), OC.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(QN):
             mla_absorbed_kernel[(programs,)](
                 QR, CKV, KR, QC, OC, *QR.stride(), *CKV.stride(), *KR.stride(), *QC.stride(),
                 *OC.stride(), H, M, N, scale, C=C, R=R, BLOCK_M=BLOCK_M, BLOCK_C=BLOCK_C,
-                BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, num_warps=threads // WARP_SIZE, num_stages=stages,
-                **_LIMITS,
+                BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, WIDE=wide, num_warps=threads // WARP_SIZE,
+                num_stages=stages, **_LIMITS,
             )
 
     O = torch.einsum("bhmc,hce->bhme", OC, UV.float())

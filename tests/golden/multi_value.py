@@ -40,7 +40,7 @@ def multi_value_kernel(
     stride_oc_b, stride_oc_h, stride_oc_m, stride_oc_f,
     H, M, N, h_per_g, scale,
     D: tl.constexpr, E: tl.constexpr, F: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_F: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_F: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -51,14 +51,14 @@ def multi_value_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_e = tl.arange(0, BLOCK_E)
+    offs_e = tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
-    offs_f = tl.arange(0, BLOCK_F)
+    offs_f = tl.arange(0, BLOCK_F).to(tl.int64 if WIDE else tl.int32)
     in_f = (offs_f < F) | (F == BLOCK_F)
 
     q_ptrs = (
@@ -71,7 +71,7 @@ def multi_value_kernel(
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     of_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
     oc_sum = tl.zeros([BLOCK_M, BLOCK_F], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -170,7 +170,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"multi_value_4da57b9c4229_{__name__}")
+_OP = re.sub(r"\W", "_", f"multi_value_da3eea721255_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -206,13 +206,17 @@ def _multi_value(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), VF.stride(2), VF.stride(3),
+        VC.stride(2), VC.stride(3), OF.stride(2), OF.stride(3), OC.stride(2), OC.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):
             multi_value_kernel[(programs,)](
                 Q, K, VF, VC, OF, OC, *Q.stride(), *K.stride(), *VF.stride(), *VC.stride(),
                 *OF.stride(), *OC.stride(), H, M, N, h_per_g, scale, D=D, E=E, F=F, BLOCK_M=BLOCK_M,
-                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, BLOCK_F=BLOCK_F,
+                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, BLOCK_F=BLOCK_F, WIDE=wide,
                 num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return OF, OC

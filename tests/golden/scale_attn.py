@@ -31,7 +31,7 @@ def scale_attn_kernel(
     stride_ob, stride_oh, stride_om, stride_oe,
     H, M, N, h_per_g, scale,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -42,12 +42,12 @@ def scale_attn_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_d = tl.arange(0, BLOCK_D)
+    offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     q_ptrs = (
@@ -57,7 +57,7 @@ def scale_attn_kernel(
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
 
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -138,7 +138,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"scale_attn_f248b3e4c3d8_{__name__}")
+_OP = re.sub(r"\W", "_", f"scale_attn_fe9b4bad3d81_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -164,13 +164,17 @@ def _scale_attn(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
+        O.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):
             scale_attn_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, O, *Q.stride(), *K.stride(), *V.stride(), *O.stride(), H, M, N, h_per_g,
                 scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
-                num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
+                WIDE=wide, num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
     return O
 

@@ -44,7 +44,7 @@ def sink_kernel_mlp_kernel(
     stride_ob, stride_oh, stride_om, stride_oe,
     H, M, N, h_per_g, scale,
     R: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
@@ -55,12 +55,12 @@ def sink_kernel_mlp_kernel(
     pid = pid // H
     b = pid.to(tl.int64)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_r = tl.arange(0, BLOCK_R)
+    offs_r = tl.arange(0, BLOCK_R).to(tl.int64 if WIDE else tl.int32)
     in_r = (offs_r < R) | (R == BLOCK_R)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     pq_ptrs = (
@@ -71,7 +71,7 @@ def sink_kernel_mlp_kernel(
 
     l_sum = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     pk_ptrs = (
         PK + b * stride_pk_b + g * stride_pk_g + tile_n[None, :] * stride_pk_n
         + offs_r[:, None] * stride_pk_r
@@ -158,7 +158,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_aa9e5677f080_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_9308b4d1edc5_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -196,13 +196,18 @@ def _sink_kernel_mlp(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        V.stride(2), V.stride(3), PQ.stride(2), PQ.stride(3), PK.stride(2), PK.stride(3),
+        O.stride(2), O.stride(3),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):
             sink_kernel_mlp_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 V, PQ, PK, O, *V.stride(), *PQ.stride(), *PK.stride(), *O.stride(), H, M, N,
                 h_per_g, scale, R=R, E=E, BLOCK_M=BLOCK_M, BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N,
-                BLOCK_E=BLOCK_E, num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
+                BLOCK_E=BLOCK_E, WIDE=wide, num_warps=threads // WARP_SIZE, num_stages=stages,
+                **_LIMITS,
             )
     return O
 

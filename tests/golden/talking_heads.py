@@ -44,7 +44,7 @@ def talking_heads_kernel(
     stride_o_h_h, stride_o_h_b, stride_o_h_j, stride_o_h_m, stride_o_h_e,
     M, D, N, J, H, scale,
     I_D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_I_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h, j) and sweeps n once."""
     pid = tl.program_id(0)
@@ -56,12 +56,12 @@ def talking_heads_kernel(
     h = (pid % H).to(tl.int64)
     pid = pid // H
     b = pid.to(tl.int64)
-    tile_m = tl.arange(0, BLOCK_M)
+    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
     in_m = offs_m < M
-    offs_i_d = tl.arange(0, BLOCK_I_D)
+    offs_i_d = tl.arange(0, BLOCK_I_D).to(tl.int64 if WIDE else tl.int32)
     in_i_d = (offs_i_d < I_D) | (I_D == BLOCK_I_D)
-    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
     in_e = (offs_e < E) | (E == BLOCK_E)
 
     i = offs_i_d[None, :] // D
@@ -78,7 +78,7 @@ def talking_heads_kernel(
     g_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_h_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N)
+    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k_i = offs_i_d[:, None] // D
     k_d = offs_i_d[:, None] % D
     k_ptrs = (
@@ -163,7 +163,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"talking_heads_59da024a2424_{__name__}")
+_OP = re.sub(r"\W", "_", f"talking_heads_984647b027a6_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -193,13 +193,16 @@ def _talking_heads(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    wide = 1048576 < max(
+        Q.stride(2), K.stride(2), V.stride(2), V.stride(3), O_h.stride(3), O_h.stride(4),
+    )
     programs = triton.cdiv(M, BLOCK_M) * B * H * J
     if programs:
         with torch.cuda.device_of(Q):
             talking_heads_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, WL, O_h, *Q.stride(), *K.stride(), *V.stride(), *WL.stride(),
                 *O_h.stride(), M, D, N, J, H, scale, I_D=I_D, E=E, BLOCK_M=BLOCK_M,
-                BLOCK_I_D=BLOCK_I_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E,
+                BLOCK_I_D=BLOCK_I_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
                 num_warps=threads // WARP_SIZE, num_stages=stages, **_LIMITS,
             )
 
