@@ -67,14 +67,13 @@ class Let:
     """A named tile over `ranks` (its axes in order; none: a scalar per program).
 
     A value that depends on fewer ranks than these is repeated along the others.
-    `note` says in a few words what it is; `span` cites the spec line.
+    `span` cites the spec line.
     """
 
     name: str
     ranks: tuple[str, ...]
     value: Value
     dtype: DType = "float"
-    note: str = ""
     span: Span | None = field(default=None, compare=False, repr=False)
 
 

@@ -273,7 +273,7 @@ class TileWriter:
         span: Span | None = None,
     ) -> Expr:
         name = self.names.fresh(wish, ranks)
-        block.lets.append(Let(name, ranks, value, dtype, "", span))
+        block.lets.append(Let(name, ranks, value, dtype, span))
         return ref(name, ranks)
 
 
