@@ -148,7 +148,9 @@ def _kernels(
     pairs = [
         (target, launch)
         for target in targets
-        for launch in find_launches(module, cascade, extents, params, kind, target.warp_size)
+        for launch in find_launches(
+            module, cascade, extents, params, kind, target.warp_size, target.capability
+        )
     ]
     jobs = [
         Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages, x.maxnreg)

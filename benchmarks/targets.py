@@ -29,7 +29,8 @@ def compile_all(
     for spec in specs:
         try:
             attn = attnc.load(spec)
-            features = [r for s in attn.plan.stages for r in _features(s)]
+            told = {r for t in attn.cascade.inputs for r in t.ranks}
+            features = [r for s in attn.plan.stages for r in _features(s) if r in told]
         except AttncError as e:
             rows.append({"spec": spec, "error": f"{e.code}: {e.message}"})
             print(f"{spec:20s} {e.code}: {e.message}")

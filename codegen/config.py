@@ -28,7 +28,7 @@ class Config:
 # Largest first. Exact products of float32 use no matrix instructions, and many registers.
 _HALF = tuple(
     Config(m, n, 8, 2)
-    for m, n in ((128, 64), (64, 64), (128, 32), (64, 32), (32, 32), (32, 16), (16, 16))
+    for m, n in ((128, 64), (128, 32), (64, 64), (64, 32), (32, 32), (32, 16), (16, 16))
 )
 _SINGLE = (Config(32, 32, 4, 2), Config(32, 32, 8, 2), Config(16, 32, 8, 2), Config(16, 16, 8, 2))
 _ONE_ROW = (Config(1, 128, 4, 2), Config(1, 64, 4, 2), Config(1, 32, 4, 2), Config(1, 16, 4, 2))
@@ -89,13 +89,19 @@ def _registers(stage: SweepStage, c: Config, width: int, itemsize: int) -> float
     carries = max(_accumulators(stage, p) for p in stage.passes)
     live = max(_live_tiles(stage, p) for p in stage.passes)
     row = (
-        # accumulators over different columns were seen to need more than their size
-        carries * (1.5 * len(stage.columns) - 0.5) * min(width, MAX_COLUMNS)
+        _accumulated(carries, len(stage.columns)) * min(width, MAX_COLUMNS)
         + held
         + computed * operand
         + live * c.block_n
     )
     return 48 + 8 * _streamed(stage) + row * c.block_m / (32 * c.num_warps)
+
+
+def _accumulated(carries: int, columns: int) -> float:
+    """What accumulators need, in accumulators: several were seen to need more than their size."""
+    if columns > 1:
+        return carries * (1.5 * columns - 0.5)
+    return carries if carries < 2 else 1.15 * carries
 
 
 def _accumulators(stage: SweepStage, p: Pass) -> int:

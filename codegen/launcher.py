@@ -359,7 +359,7 @@ class _Writer:
                 case "wide":
                     found.append(f"{p.name}={self._local('wide')}")
         threads, stages = self._local("threads"), self._local("stages")
-        options = (f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}", "**_LIMITS")
+        options = (f"num_warps={threads} // WARP_SIZE", f"num_stages={stages}", "**_limits()")
         return [*found, *options]
 
     def _param(self, p: Parameter) -> str:

@@ -12,7 +12,10 @@ _MODULES = ("math", "re", "tl", "torch", "triton")
 RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_MODULES, "pid"})
 # What a module defines for itself, whatever its spec is: nothing public may be called so.
 OWN = frozenset(
-    "WARP_SIZE _ _LIMITS _OP _KINDS _TILES _check _divide _exact _exp _extreme _log _power".split()
+    """
+    WARP_SIZE _ _capability _limits _OP _KINDS _TILES _check _divide _exact _exp _extreme _log
+    _power
+    """.split()
 )
 # What Triton takes at a launch, and what it adds: no argument of a kernel may be called so.
 LAUNCH = frozenset(

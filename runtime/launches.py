@@ -51,10 +51,12 @@ def find_launches(
     params: Mapping[str, ParamValue],
     dtype: torch.dtype,
     warp_size: int = 32,
+    capability: int = 0,
 ) -> tuple[Launch, ...]:
     """The launches of one call, in order; float inputs are contiguous and of type `dtype`.
 
-    `warp_size`: that of the GPU they are for, on which the number of warps depends.
+    `warp_size`, `capability`: those of the GPU they are for (the latter as 90 for Hopper, 0 for
+    AMD), on which a launch's options depend.
     """
     kinds = {"float": dtype, "int": torch.int64, "bool": torch.bool}
     tensors = {
@@ -63,7 +65,7 @@ def find_launches(
     }
     recorded: list[Launch] = []
     copy = _recording(module, recorded)
-    vars(copy)["WARP_SIZE"] = warp_size
+    vars(copy).update(WARP_SIZE=warp_size, _capability=lambda: capability)
     call_module(copy, cascade, tensors, params=params, extents=extents)
     return tuple(recorded)
 

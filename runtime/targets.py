@@ -63,9 +63,14 @@ class Target:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def capability(self) -> int:
+        """NVIDIA's compute capability, 90 for Hopper; 0 for other makers."""
+        return int(self.arch.removeprefix("sm_")) if self.backend == "cuda" else 0
+
+    @property
     def triton_arch(self) -> int | str:
         """The architecture as Triton's GPUTarget spells it: 90 for sm_90, "gfx942" as it is."""
-        return int(self.arch.removeprefix("sm_")) if self.backend == "cuda" else self.arch
+        return self.capability or self.arch
 
 
 _UNITS: Mapping[str, str] = {f.name: f.metadata["unit"] for f in fields(Target) if f.metadata}

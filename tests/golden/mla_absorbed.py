@@ -117,12 +117,25 @@ def mla_absorbed_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
-# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
-_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
+
+
+def _capability() -> int:
+    """Of the NVIDIA GPU in use: 90 for Hopper; 0 where there is none."""
+    if torch.version.hip or not torch.cuda.is_available():
+        return 0
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def _limits() -> dict[str, int]:
+    """From Hopper on, ptxas without a limit spills a little to fit one more program beside."""
+    return {"maxnreg": 255} if _capability() >= 90 else {}
+
+
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 64, 256, 2), 128: (64, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -160,7 +173,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_absorbed_e92c5b627272_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_absorbed_1376545a2e56_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -206,7 +219,7 @@ def _mla_absorbed(
                 QR, CKV, KR, QC, OC, *QR.stride(), *CKV.stride(), *KR.stride(), *QC.stride(),
                 *OC.stride(), H, M, N, scale, C=C, R=R, BLOCK_M=BLOCK_M, BLOCK_C=BLOCK_C,
                 BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N, WIDE=wide, num_warps=threads // WARP_SIZE,
-                num_stages=stages, **_LIMITS,
+                num_stages=stages, **_limits(),
             )
 
     O = torch.einsum("bhmc,hce->bhme", OC, UV.float())

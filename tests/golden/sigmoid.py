@@ -91,8 +91,21 @@ def sigmoid_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
-# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
-_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
+
+
+def _capability() -> int:
+    """Of the NVIDIA GPU in use: 90 for Hopper; 0 where there is none."""
+    if torch.version.hip or not torch.cuda.is_available():
+        return 0
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def _limits() -> dict[str, int]:
+    """From Hopper on, ptxas without a limit spills a little to fit one more program beside."""
+    return {"maxnreg": 255} if _capability() >= 90 else {}
+
+
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -146,7 +159,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sigmoid_ac3355e91de6_{__name__}")
+_OP = re.sub(r"\W", "_", f"sigmoid_d1a287379fef_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -184,7 +197,7 @@ def _sigmoid(
                 Q, K, V, O, *Q.stride(), *K.stride(), *V.stride(), *O.stride(), H, M, N, h_per_g,
                 scale, scale_2, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N,
                 BLOCK_E=BLOCK_E, WIDE=wide, num_warps=threads // WARP_SIZE, num_stages=stages,
-                **_LIMITS,
+                **_limits(),
             )
     return O
 

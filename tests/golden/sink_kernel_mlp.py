@@ -108,8 +108,21 @@ def sink_kernel_mlp_kernel(
 
 
 WARP_SIZE = 64 if torch.version.hip else 32
-# Without a limit of its own, ptxas spills a little where that lets one more program run beside.
-_LIMITS = {} if torch.version.hip else {"maxnreg": 255}
+
+
+def _capability() -> int:
+    """Of the NVIDIA GPU in use: 90 for Hopper; 0 where there is none."""
+    if torch.version.hip or not torch.cuda.is_available():
+        return 0
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+def _limits() -> dict[str, int]:
+    """From Hopper on, ptxas without a limit spills a little to fit one more program beside."""
+    return {"maxnreg": 255} if _capability() >= 90 else {}
+
+
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
@@ -158,7 +171,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_9308b4d1edc5_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_477026b7774d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -207,7 +220,7 @@ def _sink_kernel_mlp(
                 V, PQ, PK, O, *V.stride(), *PQ.stride(), *PK.stride(), *O.stride(), H, M, N,
                 h_per_g, scale, R=R, E=E, BLOCK_M=BLOCK_M, BLOCK_R=BLOCK_R, BLOCK_N=BLOCK_N,
                 BLOCK_E=BLOCK_E, WIDE=wide, num_warps=threads // WARP_SIZE, num_stages=stages,
-                **_LIMITS,
+                **_limits(),
             )
     return O
 
