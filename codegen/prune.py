@@ -86,7 +86,10 @@ def prune(stage: SweepStage) -> SweepStage:
     for p in reversed(stage.passes):
         after = _keep(p.after, live)
         live |= {c.update for c in p.carries}
-        passes.append(Pass(p.carries, _keep(p.body, live), after))
+        body = _keep(p.body, live)
+        names = {x.name for x in body}
+        full = tuple(x for x in p.full if x.name in names)
+        passes.append(replace(p, body=body, full=full, after=after))
     resident = _keep(stage.resident, live)
     host = _keep(stage.host, live)
     return replace(stage, passes=tuple(reversed(passes)), resident=resident, host=host)

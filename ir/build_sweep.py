@@ -10,6 +10,7 @@ from attnc.errors import Span
 from attnc.ir.derived import Derived, State, Statistic
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.facts import Interval, may_be_minus_inf
+from attnc.ir.full_tiles import full_body
 from attnc.ir.masking import MINUS_INF, mask_body
 from attnc.ir.nonfinite import nonfinite
 from attnc.ir.ops import REDUCTIONS
@@ -17,6 +18,7 @@ from attnc.ir.plan import (
     Carry,
     Dot,
     Fold,
+    Let,
     Pass,
     Store,
     SweepStage,
@@ -28,6 +30,7 @@ from attnc.ir.region import Region, Scope
 from attnc.ir.separate import ONE, factors, multiply
 from attnc.ir.tiles import Block, TileWriter, not_lowered, ref, shared_subexpressions
 from attnc.ir.types import dtype_of
+from attnc.ir.visibility import Visibility, mask_conjuncts, visibility
 from attnc.ir.walk import reads, subexprs, substitute
 
 
@@ -64,6 +67,21 @@ class _Body:
 
 
 @dataclass(slots=True)
+class _Sweep:
+    """A pass whose last block may still grow: the stores that follow add to it."""
+
+    carries: tuple[Carry, ...]
+    body: Block
+    full: tuple[Let, ...]
+    after: Block
+    visibility: Visibility
+
+    def done(self) -> Pass:
+        body, after = tuple(self.body.lets), tuple(self.after.lets)
+        return Pass(self.carries, body, self.full, after, self.visibility)
+
+
+@dataclass(slots=True)
 class _Builder:
     scope: Scope
     region: Region
@@ -78,9 +96,9 @@ class _Builder:
     def stage(self) -> SweepStage:
         self._lay_out_ranks()
         self._collect_titles()
-        sweeps = [self._pass(i) for i in range(self.derived.sweeps)]
+        sweeps = [self._sweep(i) for i in range(self.derived.sweeps)]
         stores = tuple(self._store(o) for o in self.outputs)
-        passes = tuple(Pass(c, tuple(body.lets), tuple(after.lets)) for c, body, after in sweeps)
+        passes = tuple(s.done() for s in sweeps)
         stage = SweepStage(
             self.scope.cascade.name,
             self.grid,
@@ -140,7 +158,7 @@ class _Builder:
 
     # one pass ----------------------------------------------------------------------------------
 
-    def _pass(self, sweep: int) -> tuple[tuple[Carry, ...], Block, Block]:
+    def _sweep(self, sweep: int) -> _Sweep:
         """Carries, the tiles of one step of the sweep, and what follows the sweep."""
         block, after = Block(outer=self.tiles.ready), Block(outer=self.tiles.ready)
         states = [s for s in self.derived.states if s.sweep == sweep]
@@ -153,14 +171,25 @@ class _Builder:
         carries = tuple(
             self._carry(s, body, block, new) for s, body in zip(states, bodies, strict=True)
         )
+        holding = self._holding(states, block)
+        full = full_body(block.lets, holding, (c.update for c in carries))
         self._finish(sweep, after)
         self.tiles.ready = after
         # The next pass may call its tiles by the same names.
         self.tiles.names.taken -= {x.name for x in block.lets}
-        return carries, block, after
+        seen = visibility(states, self.region.row, self.region.rank, self.grid, self.scope.cascade)
+        return _Sweep(carries, block, full, after, seen)
+
+    def _inside(self) -> Expr:
+        return Apply("lt", (Index(self.region.rank), Extent(self.region.rank)))
+
+    def _holding(self, states: list[State], block: Block) -> tuple[Expr, ...]:
+        """What is true in a full tile, as the lets say it: it has no edge, the masks hold."""
+        masks = [c for s in states for c in mask_conjuncts(s.present, self.scope.cascade)]
+        return tuple(self.tiles.lower(e, block) for e in (self._inside(), *masks))
 
     def _masked_bodies(self, states: list[State]) -> list[_Body]:
-        inside = Apply("lt", (Index(self.region.rank), Extent(self.region.rank)))
+        inside = self._inside()
         bodies = [self._sides(s) for s in states]
         counts: Counter[Expr] = Counter()
         for b in bodies:

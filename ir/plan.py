@@ -8,6 +8,7 @@ ranks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from attnc.errors import Span
 from attnc.ir.cascade import Cascade, DType, Einsum
 from attnc.ir.derived import Derived
 from attnc.ir.expr import Expr, Read
+from attnc.ir.visibility import Visibility
 from attnc.ir.walk import reads
 
 
@@ -91,11 +93,18 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One sweep: `body` is computed for each tile of the swept rank, then the carries move on."""
+    """One sweep: `body` is computed for each tile of the swept rank, then the carries move on.
+
+    `visibility` says in which tiles no point counts: they need not be visited. Where all points of
+    a whole tile count, `full` does the same as `body` without its masks. The order of the tiles is
+    free: every state is gathered by an associative and commutative operation.
+    """
 
     carries: tuple[Carry, ...]
     body: tuple[Let, ...]
+    full: tuple[Let, ...]
     after: tuple[Let, ...]
+    visibility: Visibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,23 @@ class SweepStage:
         return tuple(dict.fromkeys(s.tensor for s in self.stores))
 
 
+def map_value(value: Value, f: Callable[[Expr], Expr]) -> Value:
+    """Apply `f` to every expression that a let's value evaluates."""
+    match value:
+        case Load(read):
+            changed = f(read)
+            assert isinstance(changed, Read)
+            return Load(changed)
+        case Dot(left, right, over, plus):
+            return Dot(f(left), f(right), over, None if plus is None else f(plus))
+        case Serial(op, body, over):
+            return Serial(op, f(body), over)
+        case Fold(op, body, over):
+            return Fold(op, f(body), over)
+        case _:
+            return f(value)
+
+
 def let_reads(let: Let) -> frozenset[str]:
     """The names that a let's value reads: lets, and tensors in memory."""
     match let.value:
@@ -164,6 +190,7 @@ def drop_unread(stage: SweepStage) -> SweepStage:
     passes = []
     for p in reversed(stage.passes):
         after = keep(p.after)
+        # What a full tile reads, any tile does.
         passes.append(replace(p, body=keep(p.body), after=after))
     resident = keep(stage.resident)
     host = keep(stage.host)

@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
-from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage, Value
+from attnc.ir.plan import (
+    Dot,
+    Fold,
+    Let,
+    Load,
+    Serial,
+    SweepStage,
+    Value,
+    map_value,
+)
 from attnc.ir.walk import rewrite, subexprs
 
 
@@ -40,33 +49,20 @@ def expressions(value: Value) -> tuple[Expr, ...]:
             return (value,)
 
 
-def _map_value(value: Value, f: Callable[[Expr], Expr]) -> Value:
-    match value:
-        case Load(read):
-            changed = f(read)
-            assert isinstance(changed, Read)
-            return Load(changed)
-        case Dot(left, right, over, plus):
-            return Dot(f(left), f(right), over, None if plus is None else f(plus))
-        case Serial(op, body, over):
-            return Serial(op, f(body), over)
-        case Fold(op, body, over):
-            return Fold(op, f(body), over)
-        case _:
-            return f(value)
-
-
 def map_stage(stage: SweepStage, f: Callable[[Expr], Expr]) -> SweepStage:
     """Apply `f` to every expression of a stage."""
 
     def lets(block: tuple[Let, ...]) -> tuple[Let, ...]:
-        return tuple(replace(x, value=_map_value(x.value, f)) for x in block)
+        return tuple(replace(x, value=map_value(x.value, f)) for x in block)
 
     return replace(
         stage,
         host=lets(stage.host),
         resident=lets(stage.resident),
-        passes=tuple(Pass(p.carries, lets(p.body), lets(p.after)) for p in stage.passes),
+        passes=tuple(
+            replace(p, body=lets(p.body), full=lets(p.full), after=lets(p.after))
+            for p in stage.passes
+        ),
         stores=tuple(replace(s, value=f(s.value)) for s in stage.stores),
     )
 
@@ -193,14 +189,19 @@ def split_reads(
     def change(let: Let) -> Let:
         if not isinstance(let.value, Load | Serial):
             return let
-        return replace(let, value=_map_value(let.value, lambda e: rewrite(e, look)))
+        return replace(let, value=map_value(let.value, lambda e: rewrite(e, look)))
 
     changed = replace(
         stage,
         grid=tuple(p for r in stage.grid for p in (splits[r].parts if r in splits else (r,))),
         resident=tuple(map(change, stage.resident)),
         passes=tuple(
-            Pass(p.carries, tuple(map(change, p.body)), tuple(map(change, p.after)))
+            replace(
+                p,
+                body=tuple(map(change, p.body)),
+                full=tuple(map(change, p.full)),
+                after=tuple(map(change, p.after)),
+            )
             for p in stage.passes
         ),
     )

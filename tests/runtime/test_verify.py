@@ -16,7 +16,7 @@ from attnc.dsl import load_text
 from attnc.errors import AttncError
 from attnc.ir.expr import Apply, Expr, Number
 from attnc.ir.pipeline import plan as make_plan
-from attnc.ir.plan import Dot, Let, Pass, Plan, SweepStage
+from attnc.ir.plan import Dot, Let, Plan, SweepStage
 from attnc.ir.walk import rewrite
 from attnc.runtime.cases import draw, make_cases, small_params
 from attnc.runtime.tiles import map_stage
@@ -46,7 +46,12 @@ def in_expressions(rule: Callable[[Expr], Expr | None]) -> Callable[[SweepStage]
 def in_lets(change: Callable[[Let], Let]) -> Callable[[SweepStage], SweepStage]:
     def broken(stage: SweepStage) -> SweepStage:
         passes = tuple(
-            Pass(p.carries, tuple(map(change, p.body)), tuple(map(change, p.after)))
+            replace(
+                p,
+                body=tuple(map(change, p.body)),
+                full=tuple(map(change, p.full)),
+                after=tuple(map(change, p.after)),
+            )
             for p in stage.passes
         )
         return replace(stage, host=tuple(map(change, stage.host)), passes=passes)

@@ -1,0 +1,85 @@
+"""Which points of a sweep count: the predicates that decide whether a tile is empty, full, partial.
+
+Only conditions of coordinates, extents, params and captured int and bool tensors are predicates: a
+condition on computed values (a divisor of 0) is known once the values are, and stays in every tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import reduce as fold
+
+from attnc.ir.cascade import Cascade
+from attnc.ir.derived import State
+from attnc.ir.expr import Apply, Expr
+from attnc.ir.presence import TRUE, conjunction, conjuncts
+from attnc.ir.walk import index_ranks, reads
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which points of (`row`, `swept`) a pass needs, at each point of the ranks in `grid`.
+
+    A tile is empty where `some` holds nowhere: no state has a point in it. It is full where `every`
+    holds everywhere: all states have all points. The two differ only if states have other masks.
+    """
+
+    row: str | None
+    swept: str
+    grid: tuple[str, ...]
+    some: Expr
+    every: Expr
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The captured tensors on which it depends."""
+        return tuple(dict.fromkeys(r.tensor for e in (self.some, self.every) for r in reads(e)))
+
+
+def visibility(
+    states: Iterable[State], row: str | None, swept: str, grid: Iterable[str], cascade: Cascade
+) -> Visibility:
+    """What the states of one pass need to see."""
+    masks = tuple(dict.fromkeys(conjunction(mask_conjuncts(s.present, cascade)) for s in states))
+    return _visibility(masks, masks, row, swept, grid, cascade)
+
+
+def joint_visibility(parts: Iterable[Visibility], cascade: Cascade) -> Visibility:
+    """What several passes over the same ranks need to see, taken together."""
+    parts = tuple(parts)
+    first = parts[0]
+    some = tuple(dict.fromkeys(p.some for p in parts))
+    every = tuple(dict.fromkeys(p.every for p in parts))
+    grid = dict.fromkeys(r for p in parts for r in p.grid)
+    return _visibility(some, every, first.row, first.swept, grid, cascade)
+
+
+def _visibility(
+    some: tuple[Expr, ...],
+    every: tuple[Expr, ...],
+    row: str | None,
+    swept: str,
+    grid: Iterable[str],
+    cascade: Cascade,
+) -> Visibility:
+    anywhere = TRUE if TRUE in some else fold(lambda a, b: Apply("or", (a, b)), some)
+    everywhere = conjunction(tuple(c for e in every for c in conjuncts(e)))
+    found = _ranks(anywhere, cascade) | _ranks(everywhere, cascade)
+    return Visibility(
+        row, swept, tuple(r for r in grid if r in found and r != row), anywhere, everywhere
+    )
+
+
+def mask_conjuncts(present: Expr, cascade: Cascade) -> tuple[Expr, ...]:
+    """The conditions of a presence that are a mask's: nothing computed is needed to know them."""
+    return tuple(c for c in dict.fromkeys(conjuncts(present)) if _is_mask(cascade)(c))
+
+
+def _is_mask(cascade: Cascade) -> Callable[[Expr], bool]:
+    captured = {t.name for t in cascade.inputs if t.dtype != "float"}
+    return lambda c: all(r.tensor in captured for r in reads(c))
+
+
+def _ranks(e: Expr, cascade: Cascade) -> frozenset[str]:
+    return frozenset(cascade.rank(r).parent or r for r in index_ranks(e))
