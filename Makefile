@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix golden clean
+.PHONY: help demo test lint check fix golden clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -24,11 +24,13 @@ demo: $(INSTALLED)  ## derive, compile and verify sliding-window attention at Mi
 test: $(INSTALLED)  ## every test, the slow ones included
 	$(PYTEST)
 
-check: $(INSTALLED)  ## lint, formatting, types and the fast tests: the gate for every change
+lint: $(INSTALLED)  ## style, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint  ## lint and the fast tests: the gate for every change
 	$(PYTEST) -m "not slow" --hypothesis-profile=fast
 
 fix: $(INSTALLED)  ## let ruff repair and format
