@@ -25,6 +25,33 @@ def bind_extents(
     unknown, an extent that nothing gives, a grid or concatenation that does not fit.
     """
     _check_tensors(cascade, shapes)
+    extents = named_extents(cascade, extra)
+    for tensor in cascade.inputs:
+        for rank, size in zip(tensor.ranks, shapes[tensor.name], strict=True):
+            if extents.setdefault(rank, size) != size:
+                raise AttncError(
+                    "E501",
+                    f"rank `{rank}` has two extents, {extents[rank]} and {size}: "
+                    + _bindings(cascade, shapes, extra),
+                )
+    broken = complete_extents(cascade, extents)
+    if broken:
+        raise AttncError("E505", f"{broken}: " + _bindings(cascade, shapes, extra))
+    for rank in _needed(cascade):
+        if rank not in extents:
+            raise AttncError(
+                "E504",
+                f"nothing gives the extent of rank `{rank}`: " + _bindings(cascade, shapes, extra),
+                hint=f"pass {rank.upper()}=...",
+            )
+    return extents
+
+
+def named_extents(cascade: Cascade, extra: Mapping[str, int]) -> dict[str, int]:
+    """Extents by rank, from extents by name in lower or upper case.
+
+    Raises AttncError E504 for what is no rank, and for what is no length.
+    """
     named = {r.name: r for r in cascade.ranks} | {r.extent_name: r for r in cascade.ranks}
     extents: dict[str, int] = {}
     for name, size in extra.items():
@@ -35,32 +62,22 @@ def bind_extents(
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise AttncError("E504", f"the extent `{name}` is a length, not {size!r}")
         extents[named[name].name] = size
-    for tensor in cascade.inputs:
-        for rank, size in zip(tensor.ranks, shapes[tensor.name], strict=True):
-            if extents.setdefault(rank, size) != size:
-                raise AttncError(
-                    "E501",
-                    f"rank `{rank}` has two extents, {extents[rank]} and {size}: "
-                    + _bindings(cascade, shapes, extra),
-                )
+    return extents
+
+
+def complete_extents(cascade: Cascade, extents: dict[str, int]) -> str:
+    """Add the extents that follow from others; what does not fit, or nothing.
+
+    A grid rank is the product of its components, a concatenated rank the sum of its parts.
+    """
     before = -1
     while len(extents) > before:
         before = len(extents)
         for whole, parts, sign in _relations(cascade):
             if not _solve(whole, parts, sign, extents):
                 equation = f"{whole.upper()} = {f' {sign} '.join(p.upper() for p in parts)}"
-                raise AttncError(
-                    "E505",
-                    f"`{equation}` does not hold: " + _bindings(cascade, shapes, extra),
-                )
-    for rank in _needed(cascade):
-        if rank not in extents:
-            raise AttncError(
-                "E504",
-                f"nothing gives the extent of rank `{rank}`: " + _bindings(cascade, shapes, extra),
-                hint=f"pass {rank.upper()}=...",
-            )
-    return extents
+                return f"`{equation}` does not hold"
+    return ""
 
 
 def with_joined(cascade: Cascade, extents: Mapping[str, int]) -> dict[str, int]:
