@@ -115,16 +115,16 @@ def tile_classes(
     there are points and all are visible; partial: else. An axis that is a grid may be given whole
     or by its components, whichever of them the predicate reads.
     """
-    groups = _groups((*conjuncts(predicate), *conjuncts(exists)), rows + keys, bound)
+    groups = axis_groups((*conjuncts(predicate), *conjuncts(exists)), rows + keys, bound)
     factors = []
     for group in groups:
-        mine = [conjunction(_of(conjuncts(e), group, bound)) for e in (predicate, exists)]
+        mine = [conjunction(conditions_on(conjuncts(e), group, bound)) for e in (predicate, exists)]
         r, k = (tuple(a for a in axes if a.name in group) for axes in (rows, keys))
         factors.append(Factor(r, k, factor_runs(mine[0], r, k, bound, mine[1])))
     return TileClasses(rows, keys, tuple(factors))
 
 
-def _groups(
+def axis_groups(
     conditions: tuple[Expr, ...], axes: tuple[Axis, ...], bound: Bound
 ) -> tuple[frozenset[str], ...]:
     """Axes by name, in groups that no condition connects; empty: conditions on no axis at all."""
@@ -137,7 +137,9 @@ def _groups(
     return tuple(sorted(set(groups), key=lambda g: [a.name in g for a in axes], reverse=True))
 
 
-def _of(conditions: tuple[Expr, ...], group: frozenset[str], bound: Bound) -> tuple[Expr, ...]:
+def conditions_on(
+    conditions: tuple[Expr, ...], group: frozenset[str], bound: Bound
+) -> tuple[Expr, ...]:
     """The conditions on a group of axes."""
     return tuple(c for c in conditions if _ties(c, group, bound))
 
