@@ -20,7 +20,9 @@ from attnc.library import resolve
 if TYPE_CHECKING:
     from types import ModuleType
 
+    import torch
     from torch import Tensor
+    from torch.nn.attention.flex_attention import BlockMask
 
     from attnc.compilation import Compilation
     from attnc.explain import Explanation
@@ -168,6 +170,27 @@ class Attention:
             params=given,
             shape=shape,
         )
+
+    def block_mask(
+        self,
+        shape: Mapping[str, int],
+        /,
+        block: int | tuple[int, int] = 128,
+        device: torch.device | str | None = None,
+        **captured: Tensor,
+    ) -> BlockMask:
+        """The mask as FlexAttention's `BlockMask`, equal to what `create_block_mask` makes of it.
+
+        It comes from tile classes, never from M x N points. `shape`: extents by upper-case name,
+        those that the mask depends on; `block`: tokens, or (queries, keys), of flattened ranks.
+        Raises AttncError: E50x what the mask needs is missing, E521 a block that is no size, E522
+        several masks.
+        """
+        from attnc.masks import masks
+        from attnc.runtime.block_mask import block_mask
+
+        found = masks(self.plan, self.run_time_params, shape, captured)
+        return block_mask(self.plan, found, captured, block, device)
 
     def _outputs(self, found: Mapping[str, Tensor]) -> Any:
         outputs = tuple(found[name] for name in self.cascade.outputs)
