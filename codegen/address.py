@@ -79,7 +79,7 @@ class Addressing:
 
     def _axis(self, a: Address, tensor: str, axis: int, index: Expr, rank: str) -> None:
         stride = self.scope.stride(tensor, axis)
-        split = linear(index, lambda e: not self.tiles.ranks(e))
+        split = self._linear(index, a.axes)
         name = self._index(a, tensor, index, rank)
         if split is None:
             a.tiles.append(f"{name}.to(tl.int64) * {stride}")
@@ -112,7 +112,7 @@ class Addressing:
         if isinstance(index, Index) and index.rank == rank:
             return ""
         inside = stays_inside(index, rank, self.scope.cascade, self.host)
-        split = linear(index, lambda e: not self.tiles.ranks(e))
+        split = self._linear(index, a.axes)
         if inside and split is not None and (split.factors or not self._is_fixed(index)):
             return ""
         text = self.tiles.write(index, a.axes).text
@@ -128,6 +128,11 @@ class Addressing:
         if not inside:
             a.masks.append(f"({name} >= 0) & ({name} < {self.scope.extent(rank)})")
         return name
+
+    def _linear(self, index: Expr, axes: tuple[str, ...]) -> Linear | None:
+        """`index` split; None, too, if it moves with a component: no multiple of a flat tile."""
+        split = linear(index, lambda e: not self.tiles.ranks(e))
+        return split if split is None or split.factors.keys() <= set(axes) else None
 
     def _is_fixed(self, index: Expr) -> bool:
         """A scalar of grid coordinates and of what the caller passes: known from the start."""

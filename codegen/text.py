@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 WIDTH = 100
+_COMPARISONS = (" <= ", " < ", " >= ", " > ", " == ", " != ")
 
 
 def escape(text: str) -> str:
@@ -91,12 +92,13 @@ def _break_argument(row: str, indent: int) -> list[str]:
     """A row inside brackets, where lines may break anywhere."""
     if indent + len(row) <= WIDTH or not (cuts := _cuts(row)):
         return wrap(row, indent)
-    return [x for piece in _fill(_pieces(row, cuts), " ", indent) for x in wrap(piece, indent)]
+    rows = _fill(_pieces(row, cuts), " ", indent)
+    return [x for piece in rows for x in _break_argument(piece, indent)]
 
 
 def _cuts(text: str) -> list[int]:
     """Where the loosest operators outside brackets stand."""
-    for signs in ((" | ",), (" & ",), (" + ", " - "), (" * ", " / ")):
+    for signs in ((" | ",), (" & ",), _COMPARISONS, (" + ", " - "), (" * ", " / ")):
         cuts = [i for i, depth in _depths(text) if depth == 0 and text.startswith(signs, i)]
         if cuts:
             return cuts

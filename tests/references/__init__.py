@@ -1,7 +1,7 @@
 """An independent reference for each library spec: its paper's formula in plain torch.
 
 A function has the spec's name and takes the spec's inputs by name, and its params by name (extents
-that no tensor's shape tells, such as `MX`, among them). It computes in the inputs' dtype and shares
+of components, such as `MX`, among them). It computes in the inputs' dtype and shares
 nothing with the compiler. A row that sees no key gives 0, its log-sum-exp -inf.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 Inputs: TypeAlias = Mapping[str, Tensor]
-Params: TypeAlias = Mapping[str, float]
+Params: TypeAlias = Mapping[str, Any]
 Outputs: TypeAlias = dict[str, Tensor]
 Reference: TypeAlias = Callable[[Inputs, Params], Outputs]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -43,6 +44,18 @@ def softmax(s: Tensor, visible: Tensor | None = None) -> Tensor:
         s = s.masked_fill(~visible, -math.inf)
     nothing = (s == -math.inf).all(dim=-1, keepdim=True)
     return torch.softmax(s, dim=-1).masked_fill(nothing, 0.0)
+
+
+def attention(x: Mapping[str, Tensor], seen: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention of Q, K, V where `seen`, broadcast to [b, h, m, n]; `bias` is added."""
+    s = scaled_dots(x["Q"], x["K"])
+    return apply(softmax(s if bias is None else s + bias, seen), x["V"])
+
+
+def bias_of_offsets(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """table [h, ry, rx] at rows [my, ny] and columns [mx, nx] -> [h, my * mx, ny * nx]."""
+    y, x = rows[:, None, :, None], columns[None, :, None, :]
+    return table[:, y, x].flatten(3).flatten(1, 2)
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
