@@ -34,7 +34,7 @@ def new_spec(name: str) -> Path:
         )
     text = _STARTER.read_text(encoding="utf-8").replace("my_attention", path.stem, 1)
     load_text(text, str(path))
-    with _written(path, text) as temporary:
+    with _written(path, text.encode()) as temporary:
         try:
             # Unlike a rename, a link never replaces a file that is there.
             os.link(temporary, path)
@@ -72,21 +72,26 @@ def replace_text(path: Path, text: str) -> None:
 
     Raises E713 if it cannot be written.
     """
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """`replace_text` for any file."""
     # A link stays a link: what it points to is replaced.
     path = path.resolve()
-    with _written(path, text) as temporary:
+    with _written(path, content) as temporary:
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
 
 
 @contextmanager
-def _written(path: Path, text: str) -> Iterator[Path]:
-    """A temporary file beside `path` that holds the text, removed afterwards if still there."""
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """A temporary file beside `path` that holds the content, removed afterwards if still there."""
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
         yield temporary
     except OSError as e:
         raise AttncError("E713", f"cannot write `{path}`: {e.strerror or e}") from None
