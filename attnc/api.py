@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from attnc.compilation import Compilation
     from attnc.explain import Explanation
     from attnc.ir.plan import Plan
+    from attnc.picture import Picture
     from attnc.runtime.verify import VerifyReport
 
 
@@ -191,6 +192,37 @@ class Attention:
 
         found = masks(self.plan, self.run_time_params, shape, captured)
         return block_mask(self.plan, found, captured, block, device)
+
+    def mask(
+        self,
+        path: str | Path,
+        shape: Mapping[str, int],
+        /,
+        *,
+        tile: Mapping[str, tuple[int, ...]] | None = None,
+        query: Mapping[str, int] | None = None,
+        at: Mapping[str, int] | None = None,
+        keys: str = "static",
+        **captured: Tensor,
+    ) -> Picture:
+        """Draw the mask with the classes of its tiles, as SVG or PNG by the suffix of `path`.
+
+        `shape`: extents by upper-case name, those that the mask depends on; `tile`: per rank,
+        component by component; `query`: coordinates of the query to show where ranks have
+        components; `at`: the head, batch, .. to show; `keys`: `static`, or `dynamic` for the view
+        of the query. Raises AttncError: E50x what the mask needs is missing, E52x a coordinate or
+        tile that is none, E713, E714 the file.
+        """
+        from attnc.mask_view import first_mask, mask_view
+        from attnc.masks import masks
+        from attnc.picture import check_suffix, draw
+
+        check_suffix(Path(path))
+        mask = first_mask(masks(self.plan, self.run_time_params, shape, captured), self.cascade)
+        view = mask_view(
+            mask, self.plan.cascade, tile or {}, query=query or {}, at=at or {}, keys=keys
+        )
+        return draw(view, Path(path))
 
     def _outputs(self, found: Mapping[str, Tensor]) -> Any:
         outputs = tuple(found[name] for name in self.cascade.outputs)
