@@ -1,4 +1,4 @@
-"""What users type after `--param` and `--shape`: text to values, mistakes to wrong usage.
+"""What users type after `--param`, `--shape` and their like: text to values, or wrong usage.
 
 Nothing here evaluates text: a value is `true`, `false`, a number, or a tuple of these.
 """
@@ -17,6 +17,11 @@ Value: TypeAlias = Scalar | tuple[Scalar, ...]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_ITEM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[[0-9]{1,2}\])?")
+_RANGE = re.compile(
+    r"(?P<low>-?[0-9]{1,18})(\.\.(?P<high>-?[0-9]{1,18})(:(?P<step>[0-9]{1,18}))?)?"
+)
+_MOST_VALUES = 100_000
 # Of what is quoted back to the user; the rest could be megabytes.
 _SHOWN = 60
 
@@ -44,6 +49,60 @@ def extents(text: str) -> dict[str, int]:
             raise ArgumentTypeError(f"`{name[:_SHOWN]}` is given twice")
         found[name] = int(value)
     return found
+
+
+def tile_sizes(text: str) -> dict[str, tuple[int, ...]]:
+    """`m=16x16,n=16x8`: the tile of each rank, component by component."""
+    found: dict[str, tuple[int, ...]] = {}
+    for part in text.split(","):
+        name, value = _split(part)
+        sizes = value.split("x")
+        if not all(_INT.fullmatch(size.strip()) for size in sizes):
+            raise ArgumentTypeError(f"`{part[:_SHOWN]}`: a tile is like `m=128` or `m=16x8`")
+        if name in found:
+            raise ArgumentTypeError(f"`{name[:_SHOWN]}` is given twice")
+        found[name] = tuple(map(int, sizes))
+    return found
+
+
+def data_file(text: str) -> dict[str, str]:
+    """`doc=FILE.npy`: an input and the file that holds it."""
+    name, value = _split(text)
+    return {name: value}
+
+
+def sweep_range(text: str) -> dict[str, tuple[int, ...]]:
+    """`stride=1..32`, `stride=1..16x1..8`, `stride[0]=1,2,4`, `window=16..128:16`.
+
+    The values of a param, or of items of one (`stride[1]`): a list, or a range with both its ends,
+    by steps after a colon. `x` separates the items of a tuple.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not _ITEM.fullmatch(name):
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}` is not like `stride=1..32`")
+    items = value.split("x")
+    if len(items) == 1:
+        return {name: _values(value)}
+    if name.endswith("]"):
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}`: one item has one range")
+    return {f"{name}[{i}]": _values(item) for i, item in enumerate(items)}
+
+
+def _values(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None or match["step"] == "0":
+            raise ArgumentTypeError(
+                f"`{part[:_SHOWN]}` is no range: `1..32`, `16..128:16` and `1,2,4` are"
+            )
+        low = int(match["low"])
+        values = range(low, int(match["high"] or low) + 1, int(match["step"] or 1))
+        if not values or len(found) + len(values) > _MOST_VALUES:
+            what = f"more than {_MOST_VALUES} values" if values else "an empty range"
+            raise ArgumentTypeError(f"`{part[:_SHOWN]}`: {what}")
+        found += values
+    return tuple(dict.fromkeys(found))
 
 
 def _split(text: str) -> tuple[str, str]:
