@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-
-import jinja2
 
 from attnc.codegen.code import CONSTANTS
 from attnc.codegen.config import Config
+from attnc.codegen.environment import templates
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
 from attnc.codegen.kernel import words, write_kernel
 from attnc.codegen.launcher import write_launcher
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.prune import needed_stages
-from attnc.codegen.text import escape, fill, paragraph, wrap
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
@@ -39,7 +35,7 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
     text = [x for k in kernels for x in k.lines]
     constants = [(name, value) for value, name in CONSTANTS.items() if name in words(text)]
-    template = _environment().get_template("module.py.j2")
+    template = templates().get_template("module.py.j2")
     fields = {
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
         "notes": _derivation(plan), "constants": constants,
@@ -80,23 +76,6 @@ def _listing(cascade: Cascade) -> tuple[str, ...]:
     doc = range(quotes[0], quotes[-1] + 1) if quotes else range(0)
     kept = (n for n, x in lines if n not in doc and x.strip() and not x.lstrip().startswith("#"))
     return tuple(f"{n:3d}  {lines[n - 1][1]}" for n in kept)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # the text is Python; `escape` and `wrap` make it safe
-    )
-    environment.filters["escape"] = escape
-    environment.filters["code"] = lambda line, indent=4: "\n".join(wrap(line, indent))
-    environment.filters["paragraph"] = paragraph
-    environment.filters["fill"] = lambda items, indent=4: "\n".join(fill(items, indent))
-    return environment
 
 
 def leading_input(cascade: Cascade) -> str:

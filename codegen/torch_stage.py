@@ -27,7 +27,7 @@ from attnc.ir.separate import factors
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, reads
 
-_FUNCTIONS: Mapping[str, str] = {
+FUNCTIONS: Mapping[str, str] = {
     **{
         f: f"torch.{f}"
         for f in (
@@ -314,7 +314,7 @@ class _Broadcast:
                 left = a.inside(binds + (binds == COMPARE))
                 return Code(f"{left} {sign} {b.inside(binds + 1)}", binds)
             case _:
-                return Code(f"{_FUNCTIONS[op]}({self.write(args[0]).text})")
+                return Code(f"{FUNCTIONS[op]}({self.write(args[0]).text})")
 
     def _bounded(self, op: str, a: Expr, b: Expr) -> Code:
         """torch.minimum takes no Python scalars."""

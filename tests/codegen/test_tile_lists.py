@@ -1,0 +1,253 @@
+"""The function that lists visited tiles, run on the CPU, against every point of the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attnc import library
+from attnc.codegen.host import Host
+from attnc.codegen.tile_lists import TileLists, tile_list_helpers, write_tile_lists
+from attnc.dsl import load_text
+from attnc.ir.cascade import Cascade
+from attnc.ir.evaluate import evaluate
+from attnc.ir.expr import Apply, Expr, Number
+from attnc.ir.frame import ParamValue, Scope, Value
+from attnc.ir.layout import Layout, tile_shape
+from attnc.ir.pipeline import plan
+from attnc.ir.plan import SweepStage
+from attnc.ir.visibility import Visibility, joint_visibility
+from attnc.runtime.modules import load_source
+
+HEADER = """import functools
+import itertools
+import math
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import triton
+
+
+"""
+SOFTMAX = """attention mask
+{declared}
+input Q[b, h, m, d]
+input K[b, h, n, d]
+input V[b, h, n, e]
+S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
+P[b, h, m, n] = softmax(n) S[b, h, m, n]  where {where}
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
+output O[b, h, m, e]
+"""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A kernel's mask, and the function that lists its tiles."""
+
+    cascade: Cascade
+    visibility: Visibility
+    lists: TileLists
+    module: ModuleType
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a mask is called with; `split`: a tile lies within one residue class."""
+
+    extents: Mapping[str, int]
+    params: Mapping[str, ParamValue]
+    tensors: Mapping[str, Tensor]
+    block: int
+    split: bool = True
+
+
+@cache
+def mask(spec: str) -> Mask:
+    cascade = load_text(spec if "\n" in spec else library.text(spec))
+    made = plan(cascade)
+    (stage,) = (s for s in made.stages if isinstance(s, SweepStage))
+    visibility = joint_visibility((p.visibility for p in stage.passes), made.cascade)
+    lists = write_tile_lists(visibility, made.cascade, "listed")
+    host = "\n\n\n".join(Host(str, set(lists.host)).sources)
+    text = f"{HEADER}{host}\n\n\n{tile_list_helpers([lists])}\n\n" + "\n".join(lists.lines) + "\n"
+    return Mask(made.cascade, visibility, lists, load_source(text, f"lists_of_{cascade.name}"))
+
+
+def steps_of(m: Mask, call: Call) -> dict[str, int]:
+    scope = Scope(extents=call.extents, params=call.params)
+    axes = (*(m.lists.row.axes if m.lists.row else ()), *m.lists.swept.axes)
+    found = {}
+    for a in axes:
+        step = 1 if a.step is None or not call.split else int(evaluate(a.step, scope).data)
+        found[a.coordinate] = step
+    return found
+
+
+def shape_of(layout: Layout, steps: Mapping[str, int], call: Call) -> tuple[int, ...]:
+    return tile_shape(call.block, [-(-call.extents[c] // steps[c]) for c in layout.coordinates])
+
+
+def listed(m: Mask, call: Call) -> tuple[Tensor, Tensor]:
+    steps = steps_of(m, call)
+    tiles: dict[str, int] = {}
+    for layout in (m.lists.row, m.lists.swept):
+        if layout is not None:
+            tiles |= zip(layout.coordinates, shape_of(layout, steps, call), strict=True)
+    function: Any = m.module.listed
+    found: tuple[Tensor, Tensor] = function(
+        torch.device("cpu"),
+        *(call.tensors[t] for t in m.lists.tensors),
+        *(call.extents[r] for r in m.lists.extents),
+        *(call.params[p] for p in m.lists.params),
+        *(steps[c] for c in m.lists.steps),
+        *(tiles[c] for c in m.lists.tiles),
+    )
+    return found
+
+
+def tokens(layout: Layout | None, m: Mask, call: Call, base: int) -> tuple[list[int], bool]:
+    """The tokens of a tile that exist, by its first one; whether all of them do."""
+    if layout is None:
+        return [0], True
+    steps = steps_of(m, call)
+    lengths = [call.extents[c] for c in layout.coordinates]
+    first = np.unravel_index(base, lengths)
+    places = product(*(range(t) for t in shape_of(layout, steps, call)))
+    found, complete = [], True
+    for place in places:
+        at = [f + i * steps[c] for f, i, c in zip(first, place, layout.coordinates, strict=True)]
+        if all(x < n for x, n in zip(at, lengths, strict=True)):
+            found.append(int(np.ravel_multi_index(at, lengths)))
+        else:
+            complete = False
+    return found, complete
+
+
+def dense(m: Mask, predicate: Expr, call: Call) -> Any:
+    """The mask at every point: [grid, row, key]."""
+    v = m.visibility
+    names = [*v.grid, *([v.row] if v.row else []), v.swept]
+    scope = Scope(
+        tensors={t: Value(x.numpy(), m.cascade.input(t).ranks) for t, x in call.tensors.items()},
+        extents=call.extents,
+        params=call.params,
+        ranks={r.name: r for r in m.cascade.ranks},
+        box={r: range(call.extents[r]) for r in names},
+    )
+    value = evaluate(Apply("or_else", (predicate, Number(False))), scope)
+    shape = [call.extents[r] for r in names]
+    whole = np.broadcast_to(np.asarray(value.data), shape)
+    rows = call.extents[v.row] if v.row else 1
+    return whole.reshape(prod(call.extents[r] for r in v.grid), rows, call.extents[v.swept])
+
+
+def check(m: Mask, call: Call) -> None:
+    """Full tiles are full, partial ones neither full nor empty, all others empty."""
+    table, first = (x.tolist() for x in listed(m, call))
+    some, every = (dense(m, e, call) for e in (m.visibility.some, m.visibility.every))
+    assert len(table) == len(some)
+    for seen, all_seen, rows in zip(some, every, table, strict=True):
+        seen = seen.copy()
+        lengths = [end - begin for _, begin, _, end in rows]
+        assert lengths == sorted(lengths, reverse=True)
+        held: list[int] = []
+        for base, begin, middle, end in rows:
+            if begin == end and base >= some.shape[1]:
+                continue  # groups end one place apart
+            at, _ = tokens(m.lists.row, m, call, base)
+            held += at
+            for i in range(begin, end):
+                keys, complete = tokens(m.lists.swept, m, call, first[i])
+                tile = np.ix_(at, keys)
+                assert seen[tile].any()
+                assert (complete and bool(all_seen[tile].all())) == (i < middle)
+                seen[tile] = False
+        assert not seen.any()
+        assert sorted(set(held)) == list(range(some.shape[1]))
+
+
+def random_tensors(m: Mask, extents: Mapping[str, int], seed: int, high: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for t in m.lists.tensors:
+        decl = m.cascade.input(t)
+        shape = [extents[r] for r in decl.ranks]
+        if decl.dtype == "bool":
+            found[t] = torch.rand(shape, generator=generator) < 0.3
+        else:
+            found[t] = torch.randint(0, high, shape, generator=generator).sort()[0]
+    return found
+
+
+# Extents and params under which a library mask has empty, partial and full tiles of 16 places.
+LIBRARY: dict[str, tuple[dict[str, int], dict[str, ParamValue]]] = {
+    "causal": ({}, {}),
+    "sliding_window": ({}, {"window": 23}),
+    "streaming_llm": ({}, {"window": 20, "sink": 5}),
+    "document": ({"n": 131}, {}),
+    "causal_document": ({"n": 131}, {}),
+    "longca_share_question": ({"n": 131}, {}),
+    "longca_causal_blockwise": ({"n": 131}, {}),
+    "mixed_bidirectional": ({"n": 131}, {}),
+    "region_mask": ({}, {}),
+    "prefix_lm": ({}, {}),
+    "bigbird": ({"i": 9, "j": 9}, {"block": 16, "window": 3}),
+    "block_sparse": ({"i": 6, "j": 4}, {"block": (24, 37)}),
+    "block_sparse_variable": ({"i": 3, "j": 3}, {}),
+    "moa_window": ({}, {"block": 8, "sink": 1}),
+    "dilated_causal": ({}, {"window": 12, "dilation": 3}),
+    "strided": ({}, {"stride": 16}),
+    "fixed_strided": ({}, {"stride": 16, "summary": 3}),
+    "clear": ({}, {"radius": 4, "text": 7, "width": 12}),
+    "na1d": ({"n": 131}, {"window": 9, "stride": 4, "dilation": 5, "causal": False}),
+    "na2d": (
+        {"my": 14, "mx": 19, "ny": 14, "nx": 19},
+        {"window": (5, 4), "stride": (2, 1), "dilation": (1, 1), "causal": (False, True)},
+    ),
+    "na3d": (
+        {"mt": 4, "my": 7, "mx": 6, "nt": 4, "ny": 7, "nx": 6},
+        {
+            "window": (2, 3, 3),
+            "stride": (1, 2, 1),
+            "dilation": (1, 2, 2),
+            "causal": (False, False, True),
+        },
+    ),
+    "maxvit_grid": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"grid": 6}),
+    "maxvit_block": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"window": 6}),
+    "swin": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"window": 6, "shift": 3}),
+    "halonet": ({"my": 13, "mx": 18, "ny": 13, "nx": 18}, {"block": 4, "halo": 2}),
+    "temporal": ({"mf": 5, "mp": 30, "nf": 5, "np": 30}, {}),
+    "spatial": ({"mf": 5, "mp": 30, "nf": 5, "np": 30}, {}),
+    "titans_mac": ({}, {"persistent": 5, "window": 20, "sliding": False}),
+}
+
+
+def library_call(name: str, m: Mask, block: int = 16, split: bool = True) -> Call:
+    given, params = LIBRARY[name]
+    extents = {r.name: 2 for r in m.cascade.ranks} | {"m": 131, "n": 117} | given
+    for r in m.cascade.ranks:
+        if r.components:
+            extents[r.name] = prod(extents[c] for c in r.components)
+    return Call(extents, params, random_tensors(m, extents, 5, 3), block, split)
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("name", LIBRARY)
+def test_library(name: str, split: bool) -> None:
+    m = mask(name)
+    if split or m.lists.steps:
+        check(m, library_call(name, m, split=split))
