@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import ceil, floor, inf, isfinite, isnan
+from math import ceil, floor, inf, isfinite
 from typing import TypeAlias
 
 from attnc.ir.cascade import Cascade, ParamDecl
@@ -21,7 +21,7 @@ from attnc.ir.types import dtype_of
 Enough: TypeAlias = Callable[[Iterable[bool]], bool]
 
 # Each choice between two operands doubles a proof.
-_MOST_CHOICES = 8
+_MOST_CHOICES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +164,11 @@ class Integers:
         """Closed bounds of an integer expression."""
         match e:
             case Number(value):
-                return (float(value), float(value))
+                return (value, value)
             case Index():
-                return (0.0, inf)
+                return (0, inf)
             case Extent(rank):
-                return (0.0 if rank == self.swept else 1.0, inf)
+                return (0 if rank == self.swept else 1, inf)
             case Param(name):
                 return _declared(next((p for p in self.cascade.params if p.name == name), None))
             case Read():
@@ -186,11 +186,11 @@ class Integers:
                 least, most = _quotient(self.bounds(a), self.bounds(by))
                 # Without a remainder, only 0 / x is 0.
                 whole = op == "exactdiv" and self.bounds(a)[0] > 0
-                return (max(least, 1.0) if whole else least, most)
+                return (max(least, 1) if whole else least, most)
             case Apply("mod", (_, b)) if self.bounds(b)[0] > 0:
-                return (0.0, self.bounds(b)[1] - 1)
+                return (0, self.bounds(b)[1] - 1)
             case Apply("abs", _):
-                return (0.0, inf)
+                return (0, inf)
             case Apply("sign", _):
                 return OPS["sign"].range
             case Apply("add" | "sub" | "mul" | "neg", _):
@@ -199,20 +199,16 @@ class Integers:
                 return ANY
 
     def _sum_bounds(self, p: Polynomial) -> Interval:
-        low = high = 0.0
-        for monomial, k in p.terms.items():
-            x = self.product_bounds(monomial)
-            a, b = (k * x[0], k * x[1]) if k > 0 else (k * x[1], k * x[0])
-            low, high = low + a, high + b
-        return (low, high)
+        terms = [_times((k, k), self.product_bounds(m)) for m, k in p.terms.items()]
+        return (_sum(low for low, _ in terms), _sum(high for _, high in terms))
 
     def product_bounds(self, monomial: Monomial) -> Interval:
         """Closed bounds of a product of atoms."""
-        found: Interval = (1.0, 1.0)
+        found: Interval = (1, 1)
         for a in dict.fromkeys(monomial):
             x, times = self.bounds(a), monomial.count(a)
             if times > 1:
-                low = x[0] ** times if x[0] >= 0 else 0.0 if times % 2 == 0 else -inf
+                low = 1 if x[0] >= 1 else 0 if x[0] >= 0 or times % 2 == 0 else -inf
                 x = (low, inf)
             found = _times(found, x)
         return found
@@ -261,6 +257,9 @@ class Integers:
         return signs.pop() if len(signs) == 1 else 0
 
 
+# Bounds are ints or infinite: a float would round an int above 2^53.
+
+
 def _declared(p: ParamDecl | None) -> Interval:
     """The integers that a param's declared range leaves."""
     if p is None or p.dtype != "int":
@@ -268,28 +267,43 @@ def _declared(p: ParamDecl | None) -> Interval:
     low = -inf if p.low is None else p.low
     high = inf if p.high is None else p.high
     if isfinite(low):
-        low = floor(low) + 1.0 if p.low_open else float(ceil(low))
+        low = floor(low) + 1 if p.low_open else ceil(low)
     if isfinite(high):
-        high = ceil(high) - 1.0 if p.high_open else float(floor(high))
+        high = ceil(high) - 1 if p.high_open else floor(high)
     return (low, high)
 
 
+def _sum(values: Iterable[float]) -> float:
+    """Of bounds of one side: at most one of the two infinities is among them."""
+    found = tuple(values)
+    return next((x for x in found if abs(x) == inf), None) or sum(found)
+
+
 def _times(x: Interval, y: Interval) -> Interval:
-    # 0 * inf at a corner stands for "any finite multiple of 0".
-    corners = [0.0 if 0 in (a, b) else a * b for a in x for b in y]
+    corners = [_product(a, b) for a in x for b in y]
     return (min(corners), max(corners))
+
+
+def _product(a: float, b: float) -> float:
+    # 0 * inf at a corner stands for "any finite multiple of 0".
+    if 0 in (a, b):
+        return 0
+    if inf in (abs(a), abs(b)):
+        return inf if (a > 0) == (b > 0) else -inf
+    return a * b
 
 
 def _quotient(x: Interval, by: Interval) -> Interval:
     """Of a floor division by something >= 1."""
-    low = x[0] / (by[1] if x[0] >= 0 else by[0])
-    high = x[1] / (by[0] if x[1] >= 0 else by[1])
-    return (_floor(low), _floor(high))
+    low = _divided(x[0], by[1] if x[0] >= 0 else by[0])
+    high = _divided(x[1], by[0] if x[1] >= 0 else by[1])
+    return (low, high)
 
 
-def _floor(x: float) -> float:
-    # inf / inf: any quotient from 0 on.
-    return 0.0 if isnan(x) else float(floor(x)) if isfinite(x) else x
+def _divided(a: float, by: float) -> float:
+    if abs(a) == inf:
+        return 0 if by == inf else a
+    return a // by if by != inf else -1 if a < 0 else 0
 
 
 def _options(e: Expr, sign: int) -> tuple[Enough, tuple[Expr, ...]] | None:

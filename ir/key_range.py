@@ -8,16 +8,21 @@ bounds of its first and of its last query.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Index, Number, Param, Read
 from attnc.ir.integers import Integers
 from attnc.ir.monotone import direction
 from attnc.ir.polynomial import TooManyTerms
-from attnc.ir.solve_for import solve_for
+from attnc.ir.show import show_expr
+from attnc.ir.solve_for import Unsolvable, solve_for
 from attnc.ir.types import dtype_of
 from attnc.ir.visibility import Visibility
 from attnc.ir.walk import index_ranks, subexprs
+
+# Operators and operands of a predicate; a neighborhood along one axis has about 100.
+_MOST_PARTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,8 @@ class KeyRange:
     Both are integers over the row's coordinate, those of grid ranks, extents, params and captured
     tensors read at these alone. Clipped: low >= 0 and high <= the extent, at any row >= 0, so for a
     tile's padding too; high may be below low. Evaluate in 64 bits: solving moves terms across a
-    comparison (`n - m < window` becomes `n < m + window`).
+    comparison (`n - m < window` becomes `n < m + window`). Where the swept rank is empty, its
+    extent may be a divisor: then there is nothing to evaluate.
 
     rising:   whether low and high are proved never to fall as the row's coordinate grows
     growing:  whether high - low is: later queries see as many keys or more
@@ -43,14 +49,24 @@ def key_range(visibility: Visibility, cascade: Cascade) -> KeyRange | None:
     """The range of keys visible to each query; None where that is no single range, or not known
     to be: keys on both sides of a gap, congruences, tensors read at the key.
     """
-    predicate = visibility.some
+    try:
+        return find_range(visibility, cascade)
+    except Unsolvable:
+        return None
+
+
+def find_range(visibility: Visibility, cascade: Cascade) -> KeyRange:
+    """Like `key_range`. Raises Unsolvable, which says why there is none."""
+    if visibility.every != visibility.some:
+        raise Unsolvable("the reductions of one pass have different masks")
     known = Integers(cascade, visibility.swept)
-    if visibility.every != predicate or not _is_plain(predicate, visibility, known):
-        return None
-    found = solve_for(predicate, visibility.swept, known)
-    if found is None:
-        return None
-    low, high = found
+    parts = tuple(islice(subexprs(visibility.some), _MOST_PARTS + 1))
+    if len(parts) > _MOST_PARTS:
+        raise Unsolvable("the mask is too long to solve")
+    for x in dict.fromkeys(parts):
+        if why := _obstacle(x, visibility, known):
+            raise Unsolvable(why)
+    low, high = solve_for(visibility.some, visibility.swept, known)
     row = visibility.row
     if row is None:
         return KeyRange(low, high, (True, True), True)
@@ -60,35 +76,25 @@ def key_range(visibility: Visibility, cascade: Cascade) -> KeyRange | None:
     return KeyRange(low, high, (along[0] in (0, 1), along[1] in (0, 1)), growing)
 
 
-def _is_plain(e: Expr, visibility: Visibility, known: Integers) -> bool:
-    """Whether a predicate is integer arithmetic that is defined for every row, on its own.
-
-    Coordinates of the row, the swept and the grid ranks; no division that may be by 0; no read at
-    the key or at an index that is computed, which may leave the tensor where the rest does not
-    hold.
-    """
-    ranks = {visibility.row, visibility.swept, *visibility.grid}
-    if not index_ranks(e) <= ranks:
-        return False
-    for x in subexprs(e):
-        match x:
-            case Number(value):
-                plain = not isinstance(value, float)
-            case Param():
-                plain = dtype_of(x, known.cascade) != "float"
-            case Read(_, indices):
-                at = (i.rank for i in indices if isinstance(i, Index))
-                plain = all(isinstance(i, Index | Number) for i in indices)
-                plain = plain and visibility.swept not in at
-            case Apply("floordiv" | "mod" | "exactdiv", (_, by)):
-                plain = _is_positive(by, known)
-            case Apply("float" | "div" | "pow" | "given" | "or_else", _):
-                plain = False
-            case _:
-                plain = True
-        if not plain:
-            return False
-    return True
+def _obstacle(x: Expr, visibility: Visibility, known: Integers) -> str | None:
+    """Why a part of a predicate rules a closed form out, in words; None if it does not."""
+    row, swept = visibility.row, visibility.swept
+    match x:
+        case Index(rank) if rank not in (row, swept, *visibility.grid):
+            return f"`{rank}` is a component of a rank"
+        case Read(tensor, indices) if any(swept in index_ranks(i) for i in indices):
+            return f"`{tensor}` is data along `{swept}`"
+        case Read(_, indices) if not all(isinstance(i, Index | Number) for i in indices):
+            # The index may leave the tensor at rows where the rest of the predicate is false.
+            return f"`{show_expr(x)}` is read at a computed index"
+        case Apply("floordiv" | "mod" | "exactdiv", (_, by)) if not _is_positive(by, known):
+            return f"`{show_expr(by)}` may be 0 or less"
+        case Number() | Param() | Read() if dtype_of(x, known.cascade) == "float":
+            return f"`{show_expr(x)}` is no integer"
+        case Apply("float" | "div" | "pow" | "given" | "or_else", _):
+            return f"`{show_expr(x)}` is no integer arithmetic"
+        case _:
+            return None
 
 
 def _is_positive(e: Expr, known: Integers) -> bool:

@@ -14,6 +14,7 @@ from attnc.ir.expr import Apply, Expr, Extent, Index, Number
 from attnc.ir.integers import Integers
 from attnc.ir.polynomial import ZERO, Monomial, Polynomial, TooManyTerms, atom
 from attnc.ir.presence import TRUE, conjunction
+from attnc.ir.show import show_expr
 from attnc.ir.walk import index_ranks
 
 _NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
@@ -21,7 +22,7 @@ FALSE = Number(False)
 
 
 class Unsolvable(Exception):
-    """The points where a predicate holds are not one range, or not known to be."""
+    """The points where a predicate holds are not one range, or not known to be; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,18 @@ ALWAYS = Solution()
 ALWAYS_BELOW: tuple[tuple[Polynomial, ...], tuple[Expr, ...]] = ((), ())
 
 
-def solve_for(predicate: Expr, rank: str, known: Integers) -> tuple[Expr, Expr] | None:
+def solve_for(predicate: Expr, rank: str, known: Integers) -> tuple[Expr, Expr]:
     """`(low, high)`: the predicate holds at the coordinates low <= n < high of `rank` and nowhere
-    else within [0, extent), to which both are clipped. None if the points are not one range.
+    else within [0, extent), to which both are clipped.
+
+    Divisors are > 0, and nothing is read at the coordinate. Raises Unsolvable.
     """
     solver = _Solver(rank, known)
     try:
         low, high = solver.bounds(solver.solve(predicate))
-        return low.expr(), high.expr()
-    except (Unsolvable, TooManyTerms):
-        return None
+    except TooManyTerms:
+        raise Unsolvable("the condition multiplies out to too many terms") from None
+    return low.expr(), high.expr()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,12 @@ class _Solver:
                 return self._choice(test, self.solve(a, holds), self.solve(b, holds))
             case Apply(op, (a, b)) if op in _NEGATED and self.known.is_int(a):
                 difference = self.known.polynomial(a) - self.known.polynomial(b)
-                return self._compared(op if holds else _NEGATED[op], difference)
+                try:
+                    return self._compared(op if holds else _NEGATED[op], difference)
+                except Unsolvable:
+                    raise self._no_range(p if holds else _negated(p)) from None
             case _:
-                raise Unsolvable
+                raise self._no_range(p if holds else _negated(p))
 
     def _condition(self, p: Expr) -> Solution:
         known = self.known.condition(p)
@@ -122,9 +128,14 @@ class _Solver:
         if self.known.positive(factor):
             return self._bounded(x, self.known.divided("floordiv", -rest, factor), above=True)
         if self.known.positive(-factor):
-            least = -self.known.divided("floordiv", -rest, -factor)
-            return self._bounded(x, least, above=False)
+            return self._bounded(x, self._rounded_up(rest, -factor), above=False)
         raise Unsolvable
+
+    def _rounded_up(self, p: Polynomial, by: Polynomial) -> Polynomial:
+        quotient, rest = p.divide(by)
+        if rest == ZERO:
+            return quotient
+        return quotient + self.known.divided("floordiv", rest + by - 1, by)
 
     def _without_remainders(self, p: Polynomial) -> Polynomial:
         """`x % c` as `x - x // c * c`: `n - n % c` is a quotient."""
@@ -198,7 +209,10 @@ class _Solver:
             if not a.lows or not b.lows:
                 return Solution(highs=a.highs)
             return Solution((self.known.extreme("min", self._low(a), self._low(b)),), a.highs)
-        raise Unsolvable
+        raise Unsolvable(f"there may be a gap between two ranges of `{self.rank}`")
+
+    def _no_range(self, p: Expr) -> Unsolvable:
+        return Unsolvable(f"`{show_expr(p)}` is not known to be one range of `{self.rank}`")
 
     def _low(self, s: Solution) -> Polynomial:
         """The lower bounds in one."""
