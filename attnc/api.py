@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from attnc.ir.plan import Plan
     from attnc.picture import Picture
     from attnc.runtime.verify import VerifyReport
+    from attnc.tile_shapes import TileSizes
+    from attnc.tile_sweep import Ranges, TileSweep
+    from attnc.tiles import Tiles
 
 
 def load(name_or_path: str | Path, **params: object) -> Attention:
@@ -171,6 +174,49 @@ class Attention:
             params=given,
             shape=shape,
         )
+
+    def tiles(
+        self,
+        shape: Mapping[str, int],
+        /,
+        *,
+        tile: TileSizes | None = None,
+        keys: str = "static",
+        flat: bool = False,
+        **captured: Tensor,
+    ) -> Tiles:
+        """Count the tiles that the mask visits, exactly: what `attnc tiles` prints.
+
+        `shape`: extents by upper-case name, those that the mask depends on; `tile`: per rank, one
+        size per component (else 128 queries and 64 keys, spread over them); `keys`: `static` key
+        tiles lie on a fixed grid, `dynamic` ones start at the first key that the query tile sees;
+        `flat`: tiles of the flattened ranks. Raises AttncError: E50x what the mask needs is
+        missing, E524 .. E526 tiles that do not fit.
+        """
+        from attnc.masks import masks
+        from attnc.tiles import tiles
+
+        found = masks(self.plan, self.run_time_params, shape, captured)
+        return tiles(self.cascade, found, tile=tile or {}, keys=keys, flat=flat)
+
+    def sweep_tiles(
+        self,
+        shape: Mapping[str, int],
+        ranges: Ranges,
+        /,
+        *,
+        tile: TileSizes | None = None,
+        keys: str = "static",
+        flat: bool = False,
+        **captured: Tensor,
+    ) -> TileSweep:
+        """The same for each combination of values: `{"stride": range(1, 33)}`, `{"stride[0]": ..}`.
+
+        A value stands for all items of a tuple param. Raises AttncError E531 for no int param.
+        """
+        from attnc.tile_sweep import sweep_tiles
+
+        return sweep_tiles(self, shape, ranges, captured, tile=tile or {}, keys=keys, flat=flat)
 
     def block_mask(
         self,

@@ -17,7 +17,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from attnc.arguments import Merge, extents, parameter
+from attnc.arguments import Merge, data_file, extents, parameter, sweep_range, tile_sizes
 from attnc.errors import AttncError, AttncErrors
 
 if TYPE_CHECKING:
@@ -164,6 +164,21 @@ def cmd_explain(args: argparse.Namespace) -> int:
     return 0 if explanation.ok else 1
 
 
+def cmd_tiles(args: argparse.Namespace) -> int:
+    """Count the tiles that a mask visits, exactly, and bound what it can gain."""
+    from attnc.runtime.tensor_file import read_tensor
+
+    attention = _load(args)
+    data = {name: read_tensor(file) for name, file in args.data.items()}
+    how = {"keys": args.keys, "flat": args.flat}
+    if args.sweep:
+        found: Result = attention.sweep_tiles(args.shape, args.sweep, tile=args.tile, **how, **data)
+    else:
+        found = attention.tiles(args.shape, tile=args.tile, **how, **data)
+    _print(args, found)
+    return 0
+
+
 def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
     targets = () if args.source_only else args.target or ("h200",)
@@ -278,6 +293,40 @@ def _target(p: argparse.ArgumentParser) -> None:
     how.add_argument("--source-only", action="store_true", help="do not run a GPU's compiler")
 
 
+def _tiles(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--tile",
+        metavar="m=16x16,n=16x8",
+        type=tile_sizes,
+        action=Merge,
+        default={},
+        help="the tile of each rank, component by component (default: 128 queries, 64 keys)",
+    )
+    p.add_argument(
+        "--keys",
+        choices=("static", "dynamic"),
+        default="static",
+        help="key tiles lie on a fixed grid (default), or start at the window",
+    )
+    p.add_argument("--flat", action="store_true", help="tiles of the flattened ranks")
+    p.add_argument(
+        "--data",
+        metavar="NAME=FILE",
+        type=data_file,
+        action=Merge,
+        default={},
+        help="an int or bool tensor that the mask reads, `.npy` or `.pt`; may be repeated",
+    )
+    p.add_argument(
+        "--sweep",
+        metavar="PARAM=RANGE",
+        type=sweep_range,
+        action=Merge,
+        default={},
+        help="count for each value: `stride=1..32`, `stride=1..16x1..8`, `window=64..512:64`",
+    )
+
+
 _Options = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]], ...] = (
     (cmd_list, (_json,)),
@@ -285,6 +334,7 @@ _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]
     (cmd_fmt, (_fmt,)),
     (cmd_check, (_spec, _json)),
     (cmd_explain, (_spec, _params, _explain)),
+    (cmd_tiles, (_spec, _params, _shape, _tiles, _json)),
     (cmd_compile, (_spec, _params, _shape, _target, _json)),
     (cmd_verify, (_spec, _params, _shape, _json)),
 )
