@@ -177,7 +177,16 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
     _rectangles(axes, [panel.box] if panel.box is not None else [], 1.4)
     if panel.point is not None:
         y, x = panel.point
-        axes.plot(x + 0.5, y + 0.5, "s", ms=4.5 if small else 5, mfc=_QUERY, mec="white", mew=0.6)
+        axes.plot(
+            x + 0.5,
+            y + 0.5,
+            "s",
+            zorder=4,
+            ms=4.5 if small else 5,
+            mfc=_QUERY,
+            mec="white",
+            mew=0.6,
+        )
     if panel.marked is not None:
         # Beside the axis: the row that the other panels show.
         axes.plot(

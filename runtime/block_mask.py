@@ -22,8 +22,9 @@ from attnc.errors import AttncError
 from attnc.ir.expr import Apply, Expr, Index, Number
 from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.presence import TRUE
-from attnc.ir.tile_classes import Axis, Bound, tile_classes
+from attnc.ir.tile_classes import tile_classes
 from attnc.ir.tile_runs import FULL, PARTIAL
+from attnc.ir.tiling import Axis, Bound
 from attnc.ir.visibility import Visibility
 from attnc.runtime.mask_mod import Coordinates, mask_mod
 
@@ -131,7 +132,7 @@ def block_mask(
         full_q_num_blocks=lists[6],
         full_q_indices=lists[7],
         BLOCK_SIZE=size,
-        mask_mod=mask_mod(seen.some, coordinates, extents, mask.bound.params, kept, name),
+        mask_mod=mask_mod(seen.some, coordinates, mask.bound, kept, name),
     )
 
 
@@ -146,7 +147,7 @@ def _single(found: Sequence[Mask], name: str) -> Mask:
 
 
 def _sizes(block: int | tuple[int, int]) -> tuple[int, int]:
-    size = (block, block) if isinstance(block, int) else tuple(block)
+    size = tuple(block) if isinstance(block, tuple | list) else (block, block)
     if len(size) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
         raise AttncError("E521", f"a block is a length or (queries, keys), not {block!r}")
     return size[0], size[1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from keyword import iskeyword
 from typing import TypeAlias
 
 import torch
@@ -17,9 +16,11 @@ from torch import Tensor
 from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code
 from attnc.errors import AttncError
 from attnc.ir.evaluate import compile_expr
-from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
-from attnc.ir.frame import Frame, ParamValue, Scope
+from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.frame import Frame, Scope
 from attnc.ir.ops import OPS
+from attnc.ir.put_in_numbers import fold_numbers, put_in_numbers
+from attnc.ir.tiling import Bound
 from attnc.ir.walk import reads, rewrite, subexprs, substitute_indices
 from attnc.runtime.modules import load_source
 
@@ -66,25 +67,25 @@ class Coordinates:
 def mask_mod(
     predicate: Expr,
     coordinates: Coordinates,
-    extents: Mapping[str, int],
-    params: Mapping[str, ParamValue],
+    bound: Bound,
     tensors: Mapping[str, Tensor],
     name: str,
 ) -> MaskMod:
     """The function `(b, h, q_idx, kv_idx) -> bool`, all four scalars on the tensors' device.
 
-    `name` is shown in tracebacks. Raises AttncError E605 if an integer leaves 64 bits.
+    `name` is shown in tracebacks. Raises AttncError E518 if an integer leaves 64 bits.
     """
-    bound = _bind(substitute_indices(predicate, coordinates.ranks), extents, params)
-    held = {r.tensor: _readable(tensors[r.tensor]) for r in reads(bound)}
+    placed = substitute_indices(predicate, coordinates.ranks)
+    simple = rewrite(put_in_numbers(placed, bound), _simplify)
+    held = {r.tensor: _readable(tensors[r.tensor]) for r in reads(simple)}
     largest = _Largest(coordinates.sizes, held)
-    top = max((largest.of(e) for e in subexprs(bound)), default=0)
+    top = max((largest.of(e) for e in subexprs(simple)), default=0)
     if top >= 2**63:
-        raise AttncError("E605", f"the mask of `{name}` computes integers of more than 64 bits")
+        raise AttncError("E518", f"the mask of `{name}` computes integers of more than 64 bits")
     writer = _Writer(coordinates.sizes, held, wide=top >= 2**31)
-    code, present = writer.write(bound)
+    code, present = writer.write(simple)
     text = _both(code, present).text
-    if not any(isinstance(e, Index | Read) for e in subexprs(bound)):
+    if not any(isinstance(e, Index | Read) for e in subexprs(simple)):
         text = f"b.new_full((), {text}, dtype=torch.bool)"
     closed = ", ".join(map(writer.variable, held))
     source = (
@@ -103,37 +104,20 @@ def _readable(x: Tensor) -> Tensor:
     return x if x.numel() else x.new_zeros((1,) * x.dim())
 
 
-def _bind(e: Expr, extents: Mapping[str, int], params: Mapping[str, ParamValue]) -> Expr:
-    """The expression with extents and parameters as numbers, and what follows folded."""
-    frame = Frame(Scope(extents=extents, params=params), {})
-
-    def fold(x: Expr) -> Expr | None:
-        match x:
-            case Apply("and", (Number(True), y)) | Apply("and", (y, Number(True))):
-                return y
-            case Apply("or", (Number(False), y)) | Apply("or", (y, Number(False))):
-                return y
-            case Apply("select", (Number(test), y, z)):
-                return y if test else z
-            case Apply("floordiv" | "mul", (y, Number(1))) | Apply("mul", (Number(1), y)):
-                return y
-            case Apply("add" | "sub", (y, Number(0))) | Apply("add", (Number(0), y)):
-                return y
-            case Apply("mod", (_, Number(1))):
-                return Number(0)
-            case Apply("clamp", (y, low, high)):
-                floor = Apply("max", (y, low))
-                ceiling = Apply("min", (fold(floor) or floor, high))
-                return fold(ceiling) or ceiling
-            case Extent() | Param():
-                return Number(compile_expr(x)(frame)[0])
-            case Apply(_, args) if all(isinstance(a, Number) for a in args):
-                value, present = compile_expr(x)(frame)
-                return Number(value) if present is None else None
-            case _:
-                return None
-
-    return rewrite(e, fold)
+def _simplify(e: Expr) -> Expr | None:
+    """One step towards what torch can write: no number is left where it needs a tensor."""
+    match e:
+        case Apply("clamp", (x, low, high)):
+            floor = Apply("max", (x, low))
+            ceiling = Apply("min", (_simplify(floor) or floor, high))
+            return _simplify(ceiling) or ceiling
+        case Apply("mod", (_, Number(1))):
+            return Number(0)
+        case Apply(_, args) if all(isinstance(a, Number) for a in args):
+            value, present = compile_expr(e)(Frame(Scope(), {}))
+            return Number(value) if present is None else None
+        case _:
+            return fold_numbers(e)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +190,7 @@ class _Writer:
 
     def variable(self, tensor: str) -> str:
         name = tensor
-        while (
-            name in (*ARGUMENTS, "torch") or iskeyword(name) or name in {*self.tensors} - {tensor}
-        ):
+        while name in (*ARGUMENTS, "torch") or name in {*self.tensors} - {tensor}:
             name += "_"
         return name
 
