@@ -7,7 +7,7 @@ no tile divides, features are no powers of two, heads come in groups where the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, product
 from math import ceil, inf, prod
 
@@ -19,9 +19,9 @@ from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.frame import Frame, ParamValue, Scope
-from attnc.ir.ops import OPS
 from attnc.ir.plan import Plan, SweepStage
-from attnc.ir.walk import operands, output_ranks, subexprs
+from attnc.ir.walk import iteration_ranks, operands, reads, subexprs
+from attnc.runtime.int_inputs import Order, draw_ints, reach, reads_at
 
 _FEATURES = (40, 72, 24, 16, 8)
 # Extents to try for a rank that the spec divides, and for one that it divides by (`H / G`).
@@ -38,7 +38,9 @@ class Case:
     """What to call: extents of every rank and component, and how inputs are drawn.
 
     `large`: the row side's features, and so the scores, are large; `hidden`: -inf in biases, false
-    slices in bool inputs; `strided`: inputs lie in memory with axes reversed and gaps between.
+    slices in bool inputs; `strided`: inputs lie in memory with axes reversed and gaps between;
+    `ids`: whether ids, as of documents, come in order. `params`: the values with which inputs are
+    drawn.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Case:
     large: bool = False
     hidden: bool = False
     strided: bool = False
+    ids: Order = "unsorted"
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,27 @@ def make_cases(
 ) -> tuple[Case, ...]:
     """The cases of a plan; `shape` fixes extents, named by rank in lower or upper case.
 
+    If it fixes a length, of rows or of what is swept, there are two cases of that length.
     Raises AttncError E504 for a rank that the spec does not have, E831 if no extents satisfy its
     exact divisions.
     """
     given = _given(plan.written, shape or {})
+    roles = Roles.of(plan)
+    parts = {c for r in roles.rows | roles.swept for c in plan.cascade.rank(r).components}
 
-    def case(name: str, rows: int, swept: int, batch: int = 1, **how: bool) -> Case:
-        return Case(name, _extents(plan, params, (rows, swept, batch), given), **how)
+    def case(
+        name: str, rows: int, swept: int, batch: int = 1, ids: Order = "unsorted", **how: bool
+    ) -> Case:
+        extents = _extents(plan, params, (rows, swept, batch), given)
+        return Case(name, extents, ids=ids, params=params, **how)
 
-    if given:
+    if (roles.rows | roles.swept | parts) & given.keys():
         return (
-            case("given", 24, 40, 2),
+            case("given", 24, 40, 2, ids="sorted"),
             case("given, hidden", 24, 40, 2, hidden=True, strided=True),
         )
     return (
-        case("ragged", 77, 131, 2, strided=True),
+        case("ragged", 77, 131, 2, ids="sorted", strided=True),
         case("one row", 1, 131),
         case("one key", 77, 1),
         case("no key", 3, 0),
@@ -114,13 +124,15 @@ def small_params(
 ) -> dict[str, ParamValue]:
     """All parameters; whole numbers that were not given are small, so that masks bite.
 
-    A window of 4096 would hide nothing from 131 keys.
+    A window of 4096 would hide nothing from 131 keys, nor one of 20 x 20 from 12 x 11: items of a
+    tuple are at most the root of the limit.
     """
 
     def shrink(p: ParamDecl, value: bool | int | float) -> bool | int | float:
-        if p.dtype != "int" or value <= limit:
+        most = limit if p.length is None else ceil(limit ** (1 / p.length))
+        if p.dtype != "int" or value <= most:
             return value
-        return limit if p.low is None else max(limit, ceil(p.low))
+        return most if p.low is None else max(most, ceil(p.low))
 
     found = dict(values)
     for p in plan.cascade.params:
@@ -165,6 +177,39 @@ def _extents(
     for rank in cascade.ranks:
         if rank.components and rank.name not in given:
             found[rank.name] = prod(found[c] for c in rank.components)
+    return _reached(cascade, params, found, frozenset(given))
+
+
+def _reached(
+    cascade: Cascade,
+    params: Mapping[str, ParamValue],
+    sizes: Mapping[str, int],
+    fixed: frozenset[str],
+) -> dict[str, int]:
+    """The sizes, changed so that tensors hold what is read of them, where an extent is free.
+
+    A table read at `m // block` gets as many places as that needs. Where a vector over the keys is
+    read at the queries, there are no more queries than keys.
+    """
+    found = dict(sizes)
+    used = {
+        x.rank
+        for s in cascade.statements
+        for e in operands(s)
+        for x in subexprs(e)
+        if isinstance(x, Extent)
+    }
+    walked = {r for s in cascade.statements for r in iteration_ranks(s)}
+    for axis, index in dict.fromkeys(reads_at(cascade)):
+        match index:
+            case Index(rank) if rank not in fixed and not cascade.rank(rank).components:
+                if cascade.rank(rank).parent is None and axis not in cascade.rank(rank).components:
+                    found[rank] = min(found[rank], found[axis] or found[rank])
+            case _ if axis not in fixed | used and not reads(index):
+                needed = 1 + max(0, reach(index, cascade, found, params)[1])
+                found[axis] = max(found[axis], needed) if axis in walked else needed
+            case _:
+                pass
     return found
 
 
@@ -197,11 +242,12 @@ def _divisible(
     `free` ranks may get any extent, `fixed` ones keep theirs, others are rounded up.
     """
     divisions = tuple(dict.fromkeys(_divisions(cascade)))
+    steps = _whole_steps(divisions, params)
     wholes = _ranks_of(d.args[0] for d in divisions)
     groups = [r for r in _ranks_of(d.args[1] for d in divisions) if r not in wholes]
     choices: dict[str, tuple[int, ...]] = {}
     for r in wholes:
-        more = tuple(-(-sizes[r] // k) * k for k in (2, 4, 8, 16, 32, 64, 128))
+        more = tuple(-(-sizes[r] // k) * k for k in (*steps, 2, 4, 8, 16, 32, 64, 128))
         choices[r] = () if r in fixed else _WHOLES if r in free else (sizes[r], *more)
     for i, r in enumerate(groups):
         choices[r] = () if r in fixed else _GROUPS[i % 2 :] + _GROUPS[: i % 2]
@@ -214,6 +260,14 @@ def _divisible(
         f"found no extents at which every division of `{cascade.name}` is exact",
         hint="give a shape",
     )
+
+
+def _whole_steps(divisions: Iterable[Apply], params: Mapping[str, ParamValue]) -> tuple[int, ...]:
+    """The divisors that do not depend on any extent."""
+    frame = Frame(Scope(params=params), {})
+    fixed = [d.args[1] for d in divisions if not _ranks_of([d.args[1]])]
+    found = (int(compile_expr(e)(frame)[0]) for e in dict.fromkeys(fixed))
+    return tuple(dict.fromkeys(k for k in found if k > 1))
 
 
 def _divisions(cascade: Cascade) -> Iterator[Apply]:
@@ -243,14 +297,16 @@ def _leaves_none(
 def draw(
     plan: Plan, case: Case, dtype: torch.dtype, seed: int, scale: float = 1.0, narrow: int = 1
 ) -> dict[str, Tensor]:
-    """Random inputs: floats N(0, 1), ints in the range in which they index, bools half true.
+    """Random inputs: floats N(0, 1), ints as they are used (`draw_ints`), bools half true.
 
     `scale` is the standard deviation of the row side's features. `narrow` divides the range of
     ints: what an index is computed from may have to be smaller than the extent.
     """
     random = torch.Generator().manual_seed(seed)
     roles = Roles.of(plan)
-    ranges = _int_ranges(plan.cascade, case.extents)
+    defaults = {p.name: p.default for p in plan.cascade.params if p.default is not None}
+    params = {**defaults, **case.params}
+    ints = draw_ints(plan.cascade, case.extents, params, random, case.ids, narrow)
     biases = _biases(plan.cascade, roles) if case.hidden else frozenset()
     found = {}
     for t in plan.cascade.inputs:
@@ -264,8 +320,7 @@ def draw(
                     x = x.masked_fill(torch.rand(shape, generator=random) < 0.3, -inf)
                 x = x.to(dtype)
             case "int":
-                high = max(1, ranges.get(t.name, 4) // narrow)
-                x = torch.randint(0, high, shape, generator=random)
+                x = ints[t.name]
             case _:
                 x = torch.rand(shape, generator=random) < 0.5
         if case.hidden and (t.name in biases or t.dtype == "bool"):
@@ -294,32 +349,6 @@ def _strided(x: Tensor) -> Tensor:
     room = reverse.new_empty((*reverse.shape[:-1], reverse.shape[-1] + 3))
     room[..., : reverse.shape[-1]] = reverse
     return room[..., : reverse.shape[-1]].permute(order)
-
-
-def _int_ranges(cascade: Cascade, extents: Mapping[str, int]) -> dict[str, int]:
-    """Exclusive upper bounds of int inputs: of the axis that they index, the rank they bound."""
-    axes = {t.name: t.ranks for t in cascade.inputs}
-    axes |= {s.tensor: output_ranks(s) for s in cascade.statements}
-    kinds = {t.name for t in cascade.inputs if t.dtype == "int"}
-    found: dict[str, int] = {}
-
-    def bound(e: Expr, size: int) -> None:
-        for x in subexprs(e):
-            if isinstance(x, Read) and x.tensor in kinds:
-                found[x.tensor] = min(size, found.get(x.tensor, size))
-
-    for s in cascade.statements:
-        for e in (x for whole in operands(s) for x in subexprs(whole)):
-            if isinstance(e, Read):
-                for rank, index in zip(axes[e.tensor], e.indices, strict=True):
-                    if rank and not isinstance(index, Index):
-                        bound(index, extents[rank])
-            elif isinstance(e, Apply) and OPS[e.op].kind == "compare":
-                ranks = {x.rank for x in e.args if isinstance(x, Index)}
-                for other in e.args:
-                    for rank in ranks:
-                        bound(other, extents[rank] + 1)
-    return found
 
 
 def _biases(cascade: Cascade, roles: Roles) -> frozenset[str]:

@@ -65,10 +65,9 @@ def _product(p: Params, axes: str) -> Tensor:
 
 
 def _offsets(queries: int, keys: int, window: int, dilation: int) -> Tensor:
-    """The row of a bias table, [queries, keys], inside a dilation group; 0 where there is none."""
+    """The row of a bias table, [queries, keys], inside a dilation group."""
     i, j = torch.arange(queries)[:, None] // dilation, torch.arange(keys) // dilation
-    row = j - i + window - 1
-    return torch.where((row < 0) | (row > 2 * window - 2), 0, row)
+    return (j - i + window - 1).clamp(0, 2 * window - 2)
 
 
 def clear(x: Inputs, p: Params) -> Outputs:
