@@ -9,8 +9,13 @@ from typing import Literal
 from attnc.ir.cascade import Cascade, Rank
 from attnc.ir.count_passes import Forced, PassCount, count_all_passes
 from attnc.ir.derived import Barrier, Certificate, Derived
+from attnc.ir.key_range import find_range
 from attnc.ir.plan import Plan, SweepStage, TorchStage
+from attnc.ir.presence import TRUE
 from attnc.ir.show import show_expr
+from attnc.ir.solve_for import Unsolvable
+from attnc.ir.tile_range import tile_range
+from attnc.ir.visibility import Visibility
 from attnc.ir.walk import iteration_ranks
 from attnc.ir.work import Work, count_work
 
@@ -65,8 +70,29 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class PassTiles:
+    """The keys that a tile of rows first .. last needs in a pass, where a mask hides some.
+
+    `visits` and `full` (the keys that all rows see) are ranges in the spec's notation; if there is
+    no closed form, they are None and `why` says so: the kernel reads lists of tiles.
+    """
+
+    number: int
+    visits: str | None = None
+    full: str | None = None
+    why: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """With `pass` for the number."""
+        return {"pass": self.number, "visits": self.visits, "full": self.full, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
 class StageInfo:
-    """A kernel or a torch call. `state`: what a kernel keeps per row while it sweeps."""
+    """A kernel or a torch call. `state`: what a kernel keeps per row while it sweeps.
+
+    `tiles` has an entry for each pass that a mask keeps from some of its points.
+    """
 
     name: str
     family: Literal["sweep", "torch"]
@@ -74,6 +100,10 @@ class StageInfo:
     swept: str | None
     passes: int
     state: tuple[str, ...]
+    tiles: tuple[PassTiles, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        return {**asdict(self), "tiles": [t.to_dict() for t in self.tiles]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +135,7 @@ class Explanation:
             "ranks": {rank: list(tensors) for rank, tensors in self.ranks.items()},
             "passes": {rank: asdict(p) for rank, p in self.passes.items()},
             "certificates": [asdict(c) for c in self.certificates],
-            "stages": [asdict(s) for s in self.stages],
+            "stages": [s.to_dict() for s in self.stages],
             "formulas": self.work.to_dict(),
             "error": self.error,
             "ok": self.ok,
@@ -152,6 +182,21 @@ class Explanation:
             held = f"holds tiles of {s.resident}, " if s.resident else ""
             times = "once" if s.passes == 1 else f"{s.passes} times"
             yield f"{s.name}: {held}sweeps {s.swept} {times}; state {', '.join(s.state)}"
+            yield from _tiles(s)
+
+
+def _tiles(s: StageInfo) -> Iterator[str]:
+    """One line for passes that need the same keys."""
+    numbers: dict[PassTiles, list[str]] = {}
+    for t in s.tiles:
+        numbers.setdefault(replace(t, number=0), []).append(str(t.number))
+    rows = f"a tile of {s.resident} = first..last" if s.resident else "a program"
+    for t, passes in numbers.items():
+        which = "" if len(passes) == s.passes else f"pass {', '.join(passes)}: "
+        if t.why is None:
+            yield f"  {which}{rows} visits {s.swept} in {t.visits}, sees all of {t.full}"
+        else:
+            yield f"  {which}no closed form: {t.why}; lists of tiles"
 
 
 def _columns(rows: Mapping[str, str]) -> Iterator[str]:
@@ -170,7 +215,7 @@ def explain(cascade: Cascade, plan: Plan, *, check: bool = False) -> Explanation
         {r.name: _carriers(cascade, r) for r in cascade.ranks},
         {rank: _rank_passes(cascade, count, sweeps, plan) for rank, count in counts.items()},
         tuple(step for d in derived for step in (_checked(d) if check else _steps(d))),
-        tuple(_stage(s) for s in plan.stages),
+        tuple(_stage(s, plan.cascade) for s in plan.stages),
         count_work(plan),
         _error(cascade, plan) if check else None,
     )
@@ -237,11 +282,25 @@ def _step(c: Certificate) -> Step:
     return Step(c.law, c.tensor, line, c.reason, show_expr(c.before), show_expr(c.after))
 
 
-def _stage(stage: SweepStage | TorchStage) -> StageInfo:
+def _stage(stage: SweepStage | TorchStage, cascade: Cascade) -> StageInfo:
     match stage:
         case TorchStage(name):
             return StageInfo(name, "torch", None, None, 0, ())
         case SweepStage():
             carries = [c for p in stage.passes for c in p.carries]
             state = tuple(f"{c.name}[{', '.join(c.ranks)}]" for c in carries)
-            return StageInfo(stage.name, "sweep", stage.row, stage.swept, len(stage.passes), state)
+            tiles = tuple(
+                _pass_tiles(number, p.visibility, cascade)
+                for number, p in enumerate(stage.passes, 1)
+                if p.visibility.some != TRUE or p.visibility.every != TRUE
+            )
+            times = len(stage.passes)
+            return StageInfo(stage.name, "sweep", stage.row, stage.swept, times, state, tiles)
+
+
+def _pass_tiles(number: int, needs: Visibility, cascade: Cascade) -> PassTiles:
+    try:
+        found = tile_range(find_range(needs, cascade), needs.row)
+    except Unsolvable as e:
+        return PassTiles(number, why=str(e))
+    return PassTiles(number, found.visits, found.full)

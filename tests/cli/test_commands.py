@@ -161,7 +161,7 @@ def test_explain_names_passes_laws_and_the_forcing_line(attnc: Callable[..., Ran
         in Path(__file__).parents[2].joinpath("library/specs/clipped_softmax.attn").read_text()
     )
     (stage,) = clipped["stages"]
-    assert stage.keys() == {"name", "family", "resident", "swept", "passes", "state"}
+    assert stage.keys() == {"name", "family", "resident", "swept", "passes", "state", "tiles"}
     assert str(forced["line"]) in attnc("explain", "clipped_softmax").out
 
 
