@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce as fold
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from attnc.ir.expr import Expr
 from attnc.ir.factor_runs import factor_runs
-from attnc.ir.presence import TRUE, conjunction, conjuncts
+from attnc.ir.mask_program import Context, TensorFacts, mask_program
+from attnc.ir.presence import TRUE
 from attnc.ir.tile_product import product_runs
-from attnc.ir.tile_runs import IntArray, Runs
+from attnc.ir.tile_runs import IntArray, Runs, make_runs
 from attnc.ir.tiling import Axis, Bound
-from attnc.ir.walk import index_ranks
+from attnc.ir.walk import index_ranks, reads
 
 __all__ = ["Axis", "Bound", "Factor", "TileClasses", "tile_classes"]
 
@@ -115,13 +117,49 @@ def tile_classes(
     there are points and all are visible; partial: else. An axis that is a grid may be given whole
     or by its components, whichever of them the predicate reads.
     """
-    groups = axis_groups((*conjuncts(predicate), *conjuncts(exists)), rows + keys, bound)
-    factors = []
-    for group in groups:
-        mine = [conjunction(conditions_on(conjuncts(e), group, bound)) for e in (predicate, exists)]
-        r, k = (tuple(a for a in axes if a.name in group) for axes in (rows, keys))
-        factors.append(Factor(r, k, factor_runs(mine[0], r, k, bound, mine[1])))
-    return TileClasses(rows, keys, tuple(factors))
+    if 0 in (a.extent for a in rows + keys):
+        nothing = make_runs(
+            prod(a.tiles for a in rows),
+            prod(a.tiles for a in keys),
+            *(np.zeros(0, np.int64),) * 3,
+            np.zeros(0, bool),
+        )
+        return TileClasses(rows, keys, (Factor(rows, keys, nothing),))
+    tensors = {name: _plain(bound.tensors[name]) for name in _tensors(predicate, exists)}
+    context = Context(
+        tuple(bound.extents.items()),
+        tuple(bound.params.items()),
+        tuple(bound.components.items()),
+        tuple(_facts(name, x) for name, x in tensors.items()),
+    )
+    with np.errstate(all="ignore"):
+        return TileClasses(
+            rows,
+            keys,
+            tuple(
+                Factor(
+                    tuple(c.axis for c in program.rows),
+                    tuple(c.axis for c in program.keys),
+                    factor_runs(program, tensors),
+                )
+                for program in mask_program(predicate, exists, rows, keys, context)
+            ),
+        )
+
+
+def _tensors(*predicates: Expr) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(r.tensor for e in predicates for r in reads(e)))
+
+
+def _plain(x: Any) -> Any:
+    """A captured tensor as a numpy array of truth values or of 64-bit integers."""
+    array = np.asarray(x)
+    return array if array.dtype == np.bool_ else array.astype(np.int64, copy=False)
+
+
+def _facts(name: str, x: Any) -> TensorFacts:
+    values = (int(x.min()), int(x.max())) if x.size else (0, 0)
+    return TensorFacts(name, "bool" if x.dtype == np.bool_ else "int", x.shape, values)
 
 
 def axis_groups(

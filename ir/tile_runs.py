@@ -101,9 +101,9 @@ def whole(rows: int, keys: int) -> Runs:
 def expand(start: IntArray, stop: IntArray) -> IntArray:
     """The integers of many ranges, one after another."""
     lengths = stop - start
-    total = int(lengths.sum())
     before = np.cumsum(lengths) - lengths
-    return np.arange(total) + np.repeat(start - before, lengths)
+    found: IntArray = np.arange(int(lengths.sum())) + np.repeat(start - before, lengths)
+    return found
 
 
 def offsets_of(counts: npt.NDArray[Any]) -> IntArray:
@@ -132,7 +132,7 @@ def _transposed(runs: Runs, full: bool) -> tuple[IntArray, IntArray, IntArray, B
     at, key = at[order], key[order]
     state = np.cumsum(weight[order])
     begins, ends = (_points(at, key, np.flatnonzero(state[:-1] == only)) for only in (1, 2))
-    return begins[0], begins[1], ends[1], np.full(len(begins[0]), full)
+    return begins[0], begins[1], ends[1], np.full(len(begins[0]), full, bool)
 
 
 def _points(at: IntArray, key: IntArray, place: IntArray) -> tuple[IntArray, IntArray]:
