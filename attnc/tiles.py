@@ -12,9 +12,9 @@ from attnc.ir.census import Census, KeyTiles, Part, census
 from attnc.ir.dilation import Problem
 from attnc.ir.expr import Param
 from attnc.ir.frame import ParamValue
+from attnc.ir.put_in_numbers import numbers_of
 from attnc.ir.tile_runs import IntArray
 from attnc.ir.tiling import Axis
-from attnc.ir.walk import subexprs
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 
@@ -150,8 +150,8 @@ def tiles(
 
 def _read_params(masks: Iterable[Mask]) -> dict[str, ParamValue]:
     """The params that the masks depend on."""
-    parts = (x for m in masks for e in (m.visibility.some, m.visibility.every) for x in subexprs(e))
-    names = dict.fromkeys(x.name for x in parts if isinstance(x, Param))
+    seen = (e for m in masks for e in (m.visibility.some, m.visibility.every))
+    names = {x.name for e in seen for x in numbers_of(e) if isinstance(x, Param)}
     params = next(iter(masks)).bound.params
     return {n: value for n, value in params.items() if n in names}
 

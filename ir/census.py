@@ -187,18 +187,20 @@ def census(
     `grouped`: tiles hold tokens of one dilation group. `known` remembers parts between calls that
     differ in the mask or in the tiles, and in nothing else.
     """
-    some, every = (put_in_numbers(e, bound) for e in (visibility.some, visibility.every))
+    some = put_in_numbers(visibility.some, bound)
+    alike = visibility.every == visibility.some
+    every = some if alike else put_in_numbers(visibility.every, bound)
     found = dilations((some, every), rows, keys, bound) if grouped else ()
-    groups = axis_groups((*conjuncts(some), *conjuncts(every)), (*grid, *rows, *keys), bound)
+    conditions = dict.fromkeys((*conjuncts(some), *conjuncts(every)))
+    groups = axis_groups(tuple(conditions), (*grid, *rows, *keys), bound)
     parts = []
     known = {} if known is None else known
     for names in groups:
-        predicates = tuple(
-            conjunction(conditions_on(conjuncts(e), names, bound)) for e in (some, every)
-        )
+        here = conjunction(conditions_on(conjuncts(some), names, bound))
+        whole = here if alike else conjunction(conditions_on(conjuncts(every), names, bound))
         sides = ((*grid, *rows), keys)
         queries, swept = (tuple(a for a in axes if a.name in names) for axes in sides)
-        problem = Problem(predicates, queries, swept)
+        problem = Problem((here, whole), queries, swept)
         inside = tuple(d for d in found if d.row in names)
         parts.append(_part(problem, inside, bound, start, known))
     return Census(grid, rows, keys, tuple(parts))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 
 from attnc.ir.expr import Apply, Expr, Extent, Number, Param
+from attnc.ir.presence import conjunction, conjuncts
 from attnc.ir.specialise import fold_constants
 from attnc.ir.tiling import Bound
-from attnc.ir.walk import rewrite
+from attnc.ir.walk import rewrite, subexprs
 
 _DIVISIONS: dict[str, Callable[[int, int], int]] = {
     "floordiv": operator.floordiv,
@@ -23,17 +25,34 @@ _INT64 = 1 << 63
 
 
 def put_in_numbers(e: Expr, bound: Bound) -> Expr:
-    """The expression without params and extents; indices and reads of tensors stay."""
+    """The predicate without params and extents; indices and reads of tensors stay."""
+    folded = (
+        _put(part, tuple(_value(x, bound) for x in numbers_of(part))) for part in conjuncts(e)
+    )
+    return conjunction(tuple(c for part in folded for c in conjuncts(part)))
+
+
+@lru_cache(maxsize=4096)
+def numbers_of(e: Expr) -> tuple[Param | Extent, ...]:
+    """The params and extents that an expression depends on."""
+    return tuple(dict.fromkeys(x for x in subexprs(e) if isinstance(x, Param | Extent)))
+
+
+def _value(x: Param | Extent, bound: Bound) -> Number:
+    if isinstance(x, Extent):
+        return Number(bound.extents[x.rank])
+    value = bound.params[x.name]
+    return Number(value[x.item or 0] if isinstance(value, tuple) else value)
+
+
+@lru_cache(maxsize=4096)
+def _put(e: Expr, values: tuple[Number, ...]) -> Expr:
+    known = dict(zip(numbers_of(e), values, strict=True))
 
     def put(part: Expr) -> Expr | None:
-        match part:
-            case Param(name, item):
-                value = bound.params[name]
-                return Number(value[item or 0] if isinstance(value, tuple) else value)
-            case Extent(rank):
-                return Number(bound.extents[rank])
-            case _:
-                return fold_numbers(part)
+        if isinstance(part, Param | Extent):
+            return known[part]
+        return fold_numbers(part)
 
     return rewrite(e, put)
 
