@@ -73,7 +73,8 @@ class Addressing:
             zip(read.indices, self.scope.axes_of(read.tensor), strict=True)
         ):
             self._axis(a, read.tensor, i, index, rank)
-        edges = [self.scope.inside(r) + subscript((r,), axes) for r in axes]
+        cut = (r for r in axes if r not in self.scope.whole)
+        edges = [self.scope.inside(r) + subscript((r,), axes) for r in cut]
         a.masks = [*edges, *a.masks]
         return a
 

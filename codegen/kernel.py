@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from attnc.codegen.address import Addressing
@@ -13,9 +13,13 @@ from attnc.codegen.lets import Context, Lines
 from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
+from attnc.codegen.visits import TileLoop, all_tiles, loaded, missing_loads, range_tiles
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
-from attnc.ir.plan import Dot, Fold, Load, Pass, Serial, SweepStage
+from attnc.ir.facts import bounds
+from attnc.ir.key_range import KeyRange, key_range
+from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, SweepStage
+from attnc.ir.walk import index_ranks
 
 Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block", "wide"]
 
@@ -101,34 +105,46 @@ def write_kernel(
     `lead` is the tensor whose type products of computed tiles take; `helpers` names the functions
     that the module defines.
     """
-    return _Writer(Scope(cascade, prune(stage), helpers), name, lead).kernel()
+    stage = prune(stage)
+    ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
+    stage = replace(stage, resident=(*stage.resident, *missing_loads(ranges, stage)))
+    return _Writer(Scope(cascade, stage, helpers), name, lead, ranges).kernel()
 
 
 class _Writer:
-    def __init__(self, scope: Scope, name: str, lead: str) -> None:
-        self.scope, self.stage, self.name = scope, scope.stage, name
+    def __init__(
+        self, scope: Scope, name: str, lead: str, ranges: tuple[KeyRange | None, ...]
+    ) -> None:
+        self.scope, self.stage, self.name, self.ranges = scope, scope.stage, name, ranges
         tiles = self.tiles = Tiles(scope)
         host: dict[Expr, Expr] = {}
         for let in self.stage.host:
+            assert not isinstance(let.value, Load | Dot | Fold | Serial)
             flag = let.dtype == "bool"
             tiles.variables[let.name] = Variable(scope.let(let.name), (), let.dtype, flag=flag)
             if let.dtype == "int":
-                tiles.counts[let.name] = (0.0, float("inf"))
-            assert not isinstance(let.value, Load | Dot | Fold | Serial)
+                tiles.counts[let.name] = bounds(let.value, {})
             host[Read(let.name, ())] = let.value
         for let in all_lets(self.stage):
             scope.let(let.name)
         self.addressing = Addressing(scope, tiles, host)
         products = Products(scope, tiles, scope.pointer(lead))
         self.operands = operands(all_lets(self.stage))
-        inlined = _inlined(self.stage)
-        self.context = Context(scope, tiles, self.addressing, products, self.operands, inlined)
+        self.context = Context(scope, tiles, self.addressing, products, self.operands)
+        self.inlined = _inlined(self.stage)
+        # In full tiles other lets are used just once.
+        full = tuple(replace(p, body=p.full) for p in self.stage.passes)
+        self.inlined_full = _inlined(replace(self.stage, passes=full))
 
     def kernel(self) -> Kernel:
-        resident = Lines(self.context)
+        resident = Lines(self.context, self.inlined)
         for let in self.stage.resident:
             resident.let(let)
-        loops = [self._loop(p) for p in self.stage.passes]
+        loops = [
+            x
+            for p, keys in zip(self.stage.passes, self.ranges, strict=True)
+            for x in self._sweep(p, keys)
+        ]
         stores = Lines(self.context)
         for s in self.stage.stores:
             stores.store(s)
@@ -161,34 +177,52 @@ class _Writer:
 
     # the sweeps --------------------------------------------------------------------------------
 
-    def _loop(self, p: Pass) -> Loop:
-        before, body, after = (
-            Lines(self.context),
-            Lines(self.context, looping=True),
-            Lines(self.context),
-        )
+    def _sweep(self, p: Pass, keys: KeyRange | None) -> list[Loop]:
+        """The loops of one pass: states before the first, what follows the pass after the last."""
+        states, after = Lines(self.context), Lines(self.context, self.inlined)
         for carry in p.carries:
-            before.carry(carry)
-        in_place = _updated_in_place(p)
-        for let in p.body:
+            states.carry(carry)
+        visits = (
+            all_tiles(self.scope)
+            if keys is None
+            else range_tiles(keys, self.tiles, loaded(self.stage))
+        )
+        made = [self._loop(p, x) for x in visits.loops]
+        for let in p.after:
+            after.let(let)
+        rank = self.stage.swept
+        body = [x for loop in made for x in (*loop.before, *loop.body)]
+        local = self._once(self.scope.local(rank), self.scope.arange(self.scope.block(rank)), body)
+        setup = [x for x in visits.setup if x not in self.context.hoisted]
+        self.context.hoisted.update(setup)
+        heads = [loop.before for loop in made]
+        heads[0] = (*states.lines, *local, *heads[0], *setup)
+        return [
+            replace(
+                loop,
+                before=(*head, *visit.before),
+                after=tuple(after.lines) if loop is made[-1] else (),
+            )
+            for loop, visit, head in zip(made, visits.loops, heads, strict=True)
+        ]
+
+    def _loop(self, p: Pass, visit: TileLoop) -> Loop:
+        """One loop over tiles; `before` is what its body needs before it."""
+        lets = p.full if visit.full else p.body
+        inlined = self.inlined_full if visit.full else self.inlined
+        body = Lines(self.context, inlined, looping=True)
+        self.scope.whole = {self.stage.swept} if visit.full else set()
+        in_place = _updated_in_place(lets, p.carries)
+        for let in lets:
             body.let(let, self.scope.let(in_place[let.name]) if let.name in in_place else "")
         for carry in p.carries:
             new = self.tiles.variables[carry.update].name
             old = self.tiles.variables[carry.name].name
             if new != old:
                 body.lines.append(f"{old} = {new}")
-        for let in p.after:
-            after.let(let)
-        rank = self.stage.swept
-        start, block = self.scope.start(rank), self.scope.block(rank)
-        head = f"for {start} in range(0, {self.scope.extent(rank)}, {block}):"
-        opening = self._opening(body.lines)
-        local = self._once(
-            self.scope.local(rank), self.scope.arange(block), [*body.before, *opening]
-        )
-        return Loop(
-            (*before.lines, *local, *body.before), head, (*opening, *body.lines), tuple(after.lines)
-        )
+        self.scope.whole = set()
+        opening = (*visit.opening, *self._opening(body.lines))
+        return Loop(tuple(body.before), visit.head, (*opening, *body.lines), ())
 
     def _once(self, name: str, value: str, used_by: Sequence[str]) -> list[str]:
         """A definition ahead of a loop, unless an earlier loop had it or nothing needs it."""
@@ -222,7 +256,13 @@ class _Writer:
             block = scope.block(row)
             tiles = scope.namer.name(("count", row), f"tiles_{row}")
             lines.append(f"{tiles} = tl.cdiv({scope.extent(row)}, {block})")
-            lines.append(f"{scope.start(row)} = pid % {tiles} * {block}")
+            if self._growing():
+                lines.append(
+                    f"# longest first: the last of {row} see the most of {scope.stage.swept}"
+                )
+                lines.append(f"{scope.start(row)} = ({tiles} - 1 - pid % {tiles}) * {block}")
+            else:
+                lines.append(f"{scope.start(row)} = pid % {tiles} * {block}")
             lines += [f"pid = pid // {tiles}"] if grid else []
         for rank in grid[:0:-1]:
             extent = scope.extent(rank)
@@ -230,6 +270,12 @@ class _Writer:
             lines.append(f"pid = pid // {extent}")
         lines += [f"{scope.place(grid[0])} = pid.to(tl.int64)"] if grid else []
         return lines + needed([*self.addressing.indices, *self._coordinates()], body)
+
+    def _growing(self) -> bool:
+        """Whether later rows have more to sweep."""
+        row = {self.stage.row}
+        known = [x for x in self.ranges if x is not None]
+        return any(x.growing and (index_ranks(x.high) | index_ranks(x.low)) & row for x in known)
 
     def _components(self, rank: str) -> list[tuple[str, str]]:
         """The coordinates of a tile's components."""
@@ -305,15 +351,15 @@ def _inlined(stage: SweepStage) -> frozenset[str]:
     return frozenset(found)
 
 
-def _updated_in_place(p: Pass) -> dict[str, str]:
+def _updated_in_place(body: tuple[Let, ...], carries: tuple[Carry, ...]) -> dict[str, str]:
     """Updates that can overwrite their state: nothing reads the old value later."""
     found: dict[str, str] = {}
-    names = [let.name for let in p.body]
-    for carry in p.carries:
+    names = [let.name for let in body]
+    for carry in carries:
         if carry.update not in names:
             continue
-        later = p.body[names.index(carry.update) + 1 :]
-        shared = any(c.update == carry.update for c in p.carries if c is not carry)
+        later = body[names.index(carry.update) + 1 :]
+        shared = any(c.update == carry.update for c in carries if c is not carry)
         if not shared and not any(carry.name in used_names(x) for x in later):
             found[carry.update] = carry.name
     return found

@@ -26,7 +26,6 @@ class Context:
     """What all sections of one kernel share.
 
     operands: loads that enter matrix products as they are, with the order of axes they want
-    inlined:  lets written where they are used, for want of a second use
     cited:    spec lines that have been quoted; hoisted: lines before loops, to write them once
     """
 
@@ -35,21 +34,24 @@ class Context:
     addressing: Addressing
     products: Products
     operands: Mapping[str, tuple[str, ...]]
-    inlined: frozenset[str]
     cited: set[int] = field(default_factory=set)
     hoisted: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class Lines:
-    """A section of code under construction; `before`: what a loop's body needs before the loop."""
+    """A section of code under construction.
+
+    inlined: lets written where they are used, for want of a second use
+    before:  what a loop's body needs before the loop; local: the lets of that body
+    """
 
     context: Context
+    inlined: frozenset[str] = frozenset()
     looping: bool = False
     lines: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     local: set[str] = field(default_factory=set)
-    last: int | None = None
 
     @property
     def scope(self) -> Scope:
@@ -78,7 +80,7 @@ class Lines:
                     if isinstance(let.value, Dot)
                     else write.fold(let.value, axes)
                 )
-                if let.name in self.context.inlined:
+                if let.name in self.inlined:
                     name, binds = code.text, code.binds
                 else:
                     self.lines.append(f"{name} = {code.text}")
@@ -169,7 +171,7 @@ class Lines:
         over = serial.over
         self.lines.append(f"{name} = {self._full(axes, REDUCTIONS[serial.op].identity)}")
         self.scope.serial.add(over)
-        inner = Lines(self.context, local=set(self.local))
+        inner = Lines(self.context, self.inlined, local=set(self.local))
         temporary: dict[Expr, Expr] = {
             r: inner.temporary(r, i)
             for i, r in enumerate(reads(serial.body))

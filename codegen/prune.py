@@ -42,7 +42,10 @@ def used_names(let: Let) -> frozenset[str]:
 
 
 def all_lets(stage: SweepStage) -> tuple[Let, ...]:
-    """Every let of a kernel, in order; those of the caller aside."""
+    """Every let of a kernel, in order; those of the caller aside, and those of full tiles.
+
+    The lets of full tiles have the names of lets of any tile.
+    """
     return (*stage.resident, *(x for p in stage.passes for x in (*p.body, *p.after)))
 
 

@@ -17,8 +17,8 @@ from attnc.ir.walk import output_ranks
 class Scope:
     """Names of one kernel.
 
-    `helpers` names the functions of the module; `serial` are the ranks walked one coordinate at a
-    time just now.
+    `helpers` names the functions of the module. Just now, `serial` are the ranks walked one
+    coordinate at a time, and `whole` those whose tiles have no coordinate beyond the extent.
     """
 
     cascade: Cascade
@@ -26,6 +26,7 @@ class Scope:
     helpers: Mapping[str, str]
     namer: Namer = field(default_factory=Namer)
     serial: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.namer.reserve((*self.helpers.values(), *CONSTANTS.values(), *LAUNCH))

@@ -83,17 +83,40 @@ def attn_edit_kernel(
         + offs_e[None, :] * stride_ve
     )
     chosen_n_ptrs = chosen + b * stride_chosen_b + tile_n * stride_chosen_n
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
+        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
+        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
+        rescale = tl.exp2((g_p_max - g_p_base) * scale)
+        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n).to(tl.float32)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 17: O[b, h, m, e] = sum(n) A[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(
+            (w * gain_n[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
+        )
+        chosen_n = tl.load(chosen_n_ptrs + n0_wide * stride_chosen_n)
+        o_sum2_rows = tl.broadcast_to(tl.where(chosen_n[None, :], weight, 0.0), [BLOCK_M, BLOCK_N])
+        o_sum2 = tl.dot(o_sum2_rows.to(v.dtype), v, o_sum2, input_precision="ieee")
+        g_p_max = g_p_max_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(
             visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
-        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
@@ -101,7 +124,6 @@ def attn_edit_kernel(
         z = z * rescale + tl.sum(w, 1)
         gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n, mask=in_n, other=0.0).to(tl.float32)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 17: O[b, h, m, e] = sum(n) A[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(
             (w * gain_n[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
         )
@@ -185,7 +207,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"attn_edit_c886b1bf77a8_{__name__}")
+_OP = re.sub(r"\W", "_", f"attn_edit_46ba045c33ff_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -215,9 +237,12 @@ def _attn_edit(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-        gain.stride(1), chosen.stride(1), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            gain.stride(1), chosen.stride(1), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -82,20 +82,33 @@ def bin_attn_kernel(
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        k = k.to(tl.float32)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0).to(tl.float32)
         # 19: S[b, h, m, n] = sum(d) BQ[b, h, m, d] * BK[b, h // (H / G), n, d] / sqrt(D)
         s_dot = tl.dot(
             sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
         )
         s_dot_2 = s_dot * (q_scale_value * k_scale_value)
         s = s_dot_2 * scale
-        s_visible = tl.where(in_n[None, :], s, float("-inf"))
         # 20: GM[b, h, m] = max(n) S[b, h, m, n]
+        gm = tl.maximum(gm, tl.max(s, 1))
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = k.to(tl.float32)
+        s_dot = tl.dot(
+            sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
+        )
+        s_dot_2 = s_dot * (q_scale_value * k_scale_value)
+        s = s_dot_2 * scale
+        s_visible = tl.where(in_n[None, :], s, float("-inf"))
         gm = tl.maximum(gm, tl.max(s_visible, 1))
 
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
@@ -103,7 +116,25 @@ def bin_attn_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0).to(tl.float32)
+        s_dot = tl.dot(
+            sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
+        )
+        s_dot_2 = s_dot * (q_scale_value * k_scale_value)
+        s = s_dot_2 * scale
+        # 21: P[b, h, m, n] = if S[b, h, m, n] >= GM[b, h, m] - log(4.0) then 1.0 else 0.0
+        p = tl.where(s >= gm[:, None] - scale_2, 1.0, 0.0)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0).to(tl.float32)
+        # 22: O[b, h, m, e] = sum(n) P[b, h, m, n] * BV[b, h // (H / G), n, e]
+        o_sum = tl.dot(
+            p.to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty), o_sum, input_precision="ieee",
+        )
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
@@ -114,11 +145,9 @@ def bin_attn_kernel(
         )
         s_dot_2 = s_dot * (q_scale_value * k_scale_value)
         s = s_dot_2 * scale
-        # 21: P[b, h, m, n] = if S[b, h, m, n] >= GM[b, h, m] - log(4.0) then 1.0 else 0.0
         p = tl.where(s >= gm[:, None] - scale_2, 1.0, 0.0)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
         v = v.to(tl.float32)
-        # 22: O[b, h, m, e] = sum(n) P[b, h, m, n] * BV[b, h // (H / G), n, e]
         o_sum = tl.dot(
             tl.where(in_n[None, :], p, 0.0).to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty),
             o_sum, input_precision="ieee",
@@ -201,7 +230,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bin_attn_512aeb925b89_{__name__}")
+_OP = re.sub(r"\W", "_", f"bin_attn_3e3dfd68a491_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -232,9 +261,12 @@ def _bin_attn(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -47,7 +47,8 @@ def ca_bias_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -79,16 +80,41 @@ def ca_bias_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        # 14: LSE[b, h, m] = logsumexp(n) S[b, h, m, n]  where n <= m
+        g_lse_new = tl.maximum(g_lse, tl.max(s, 1))
+        g_lse_base = tl.where(g_lse_new == float("-inf"), 0.0, g_lse_new)
+        rescale = tl.exp(g_lse - g_lse_base)
+        z_new = z * rescale + tl.sum(tl.exp(s - g_lse_base[:, None]), 1)
+        g_lse_base_2 = g_lse_new + tl.log(z_new)
+        g_lse_base_2 = tl.where(g_lse_base_2 == float("-inf"), 0.0, g_lse_base_2)
+        rescale_2 = tl.exp(g_lse + tl.log(z) - g_lse_base_2)
+        # 15: P[b, h, m, n] = exp(S[b, h, m, n] - LSE[b, h, m])  where n <= m
+        p = tl.exp(s - g_lse_base_2[:, None])
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 18: O[b, h, m, e] = (sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]) + P0[b, h, m] *  ...
+        sum_o = tl.dot(p.to(v.dtype), v, sum_o * rescale_2[:, None], input_precision="ieee")
+        g_lse = g_lse_new
+        z = z_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n[None, :] & (offs_n[None, :] <= offs_m[:, None])
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s = tl.dot(q, k, input_precision="ieee") * scale
         s_visible = tl.where(visible, s, float("-inf"))
-        # 14: LSE[b, h, m] = logsumexp(n) S[b, h, m, n]  where n <= m
         g_lse_new = tl.maximum(g_lse, tl.max(s_visible, 1))
         g_lse_base = tl.where(g_lse_new == float("-inf"), 0.0, g_lse_new)
         rescale = tl.exp(g_lse - g_lse_base)
@@ -96,10 +122,8 @@ def ca_bias_kernel(
         g_lse_base_2 = g_lse_new + tl.log(z_new)
         g_lse_base_2 = tl.where(g_lse_base_2 == float("-inf"), 0.0, g_lse_base_2)
         rescale_2 = tl.exp(g_lse + tl.log(z) - g_lse_base_2)
-        # 15: P[b, h, m, n] = exp(S[b, h, m, n] - LSE[b, h, m])  where n <= m
         p = tl.exp(tl.where(visible, s - g_lse_base_2[:, None], float("-inf")))
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 18: O[b, h, m, e] = (sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]) + P0[b, h, m] *  ...
         sum_o = tl.dot(p.to(v.dtype), v, sum_o * rescale_2[:, None], input_precision="ieee")
         g_lse = g_lse_new
         z = z_new
@@ -188,7 +212,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"ca_bias_36ac61ebf77b_{__name__}")
+_OP = re.sub(r"\W", "_", f"ca_bias_571f51c58ff5_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -219,9 +243,12 @@ def _ca_bias(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), VS.stride(1),
-        S0_dot.stride(2), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            VS.stride(1), S0_dot.stride(2), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

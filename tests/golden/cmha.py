@@ -83,7 +83,8 @@ def cmha_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -135,12 +136,37 @@ def cmha_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        ck = tl.load(ck_ptrs + n0_wide * stride_ck_n, mask=in_d[:, None], other=0.0)
+        # 25: S[b, h, m, n] = sum(d) CQ[b, h, m, d] * CK[b, h, n, d] + SQ[b, h, m, d] * SK[b, h, ...
+        sk = tl.load(sk_ptrs + n0_wide * stride_sk_n, mask=in_d[:, None], other=0.0)
+        s_3 = (
+            tl.dot(cq.to(ck.dtype), ck, input_precision="ieee")
+            + tl.dot(sq.to(sk.dtype), sk, input_precision="ieee")
+        )
+        # 26: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n <= m
+        g_p_new = tl.maximum(g_p, tl.max(s_3, 1))
+        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
+        rescale = tl.exp(g_p - g_p_base)
+        w = tl.exp(s_3 - g_p_base[:, None])
+        z = z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 27: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        g_p = g_p_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         ck = tl.load(ck_ptrs + n0_wide * stride_ck_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 25: S[b, h, m, n] = sum(d) CQ[b, h, m, d] * CK[b, h, n, d] + SQ[b, h, m, d] * SK[b, h, ...
         sk = tl.load(sk_ptrs + n0_wide * stride_sk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_3 = (
             tl.dot(cq.to(ck.dtype), ck, input_precision="ieee")
@@ -149,14 +175,12 @@ def cmha_kernel(
         s_visible = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s_3, float("-inf"),
         )
-        # 26: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n <= m
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
         g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 27: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -224,7 +248,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"cmha_aa4ac9756cf1_{__name__}")
+_OP = re.sub(r"\W", "_", f"cmha_0747ea937762_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -275,10 +299,13 @@ def _cmha(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        RQ.stride(2), RQ.stride(3), V.stride(2), V.stride(3), FQ.stride(2), FQ.stride(3),
-        delta.stride(1), shift.stride(1), freq.stride(0), CK.stride(2), CK.stride(3), SK.stride(2),
-        SK.stride(3), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            RQ.stride(2), RQ.stride(3), V.stride(2), V.stride(3), FQ.stride(2), FQ.stride(3),
+            delta.stride(1), shift.stride(1), freq.stride(0), CK.stride(2), CK.stride(3),
+            SK.stride(2), SK.stride(3), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

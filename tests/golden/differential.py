@@ -53,7 +53,8 @@ def differential_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -98,31 +99,59 @@ def differential_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k1 = tl.load(k1_ptrs + n0_wide * stride_k1_n, mask=in_d[:, None], other=0.0)
+        # 17: S1[b, h, m, n] = sum(d) Q1[b, h, m, d] * K1[b, h // (H / G), n, d] / sqrt(D)
+        s1_dot = tl.dot(q1, k1, input_precision="ieee")
+        # 19: P1[b, h, m, n] = softmax(n) S1[b, h, m, n]  where n <= m
+        g_p1_max_new = tl.maximum(g_p1_max, tl.max(s1_dot, 1))
+        g_p1_base = tl.where(g_p1_max_new == float("-inf"), 0.0, g_p1_max_new)
+        rescale = tl.exp2((g_p1_max - g_p1_base) * scale)
+        w = tl.exp2((s1_dot - g_p1_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        k2 = tl.load(k2_ptrs + n0_wide * stride_k2_n, mask=in_d[:, None], other=0.0)
+        # 18: S2[b, h, m, n] = sum(d) Q2[b, h, m, d] * K2[b, h // (H / G), n, d] / sqrt(D)
+        s2_dot = tl.dot(q2, k2, input_precision="ieee")
+        # 20: P2[b, h, m, n] = softmax(n) S2[b, h, m, n]  where n <= m
+        g_p2_max_new = tl.maximum(g_p2_max, tl.max(s2_dot, 1))
+        g_p2_base = tl.where(g_p2_max_new == float("-inf"), 0.0, g_p2_max_new)
+        rescale_2 = tl.exp2((g_p2_max - g_p2_base) * scale)
+        w_p2 = tl.exp2((s2_dot - g_p2_base[:, None]) * scale)
+        z_p2 = z_p2 * rescale_2 + tl.sum(w_p2, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 22: A[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        a_sum = tl.dot(w.to(v.dtype), v, a_sum * rescale[:, None], input_precision="ieee")
+        a_sum2 = tl.dot(w_p2.to(v.dtype), v, a_sum2 * rescale_2[:, None], input_precision="ieee")
+        g_p1_max = g_p1_max_new
+        g_p2_max = g_p2_max_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n[None, :] & (offs_n[None, :] <= offs_m[:, None])
         k1 = tl.load(k1_ptrs + n0_wide * stride_k1_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 17: S1[b, h, m, n] = sum(d) Q1[b, h, m, d] * K1[b, h // (H / G), n, d] / sqrt(D)
         s1_dot_visible = tl.where(visible, tl.dot(q1, k1, input_precision="ieee"), float("-inf"))
-        # 19: P1[b, h, m, n] = softmax(n) S1[b, h, m, n]  where n <= m
         g_p1_max_new = tl.maximum(g_p1_max, tl.max(s1_dot_visible, 1))
         g_p1_base = tl.where(g_p1_max_new == float("-inf"), 0.0, g_p1_max_new)
         rescale = tl.exp2((g_p1_max - g_p1_base) * scale)
         w = tl.exp2((s1_dot_visible - g_p1_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         k2 = tl.load(k2_ptrs + n0_wide * stride_k2_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 18: S2[b, h, m, n] = sum(d) Q2[b, h, m, d] * K2[b, h // (H / G), n, d] / sqrt(D)
         s2_dot_visible = tl.where(visible, tl.dot(q2, k2, input_precision="ieee"), float("-inf"))
-        # 20: P2[b, h, m, n] = softmax(n) S2[b, h, m, n]  where n <= m
         g_p2_max_new = tl.maximum(g_p2_max, tl.max(s2_dot_visible, 1))
         g_p2_base = tl.where(g_p2_max_new == float("-inf"), 0.0, g_p2_max_new)
         rescale_2 = tl.exp2((g_p2_max - g_p2_base) * scale)
         w_p2 = tl.exp2((s2_dot_visible - g_p2_base[:, None]) * scale)
         z_p2 = z_p2 * rescale_2 + tl.sum(w_p2, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 22: A[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         a_sum = tl.dot(w.to(v.dtype), v, a_sum * rescale[:, None], input_precision="ieee")
         a_sum2 = tl.dot(w_p2.to(v.dtype), v, a_sum2 * rescale_2[:, None], input_precision="ieee")
         g_p1_max = g_p1_max_new
@@ -203,7 +232,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"differential_31024d3c041b_{__name__}")
+_OP = re.sub(r"\W", "_", f"differential_773abba93b0b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -238,9 +267,12 @@ def _differential(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q1.stride(2), Q1.stride(3), K1.stride(2), K1.stride(3), V.stride(2), V.stride(3),
-        Q2.stride(2), Q2.stride(3), K2.stride(2), K2.stride(3), A.stride(2), A.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q1.stride(2), Q1.stride(3), K1.stride(2), K1.stride(3), V.stride(2), V.stride(3),
+            Q2.stride(2), Q2.stride(3), K2.stride(2), K2.stride(3), A.stride(2), A.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -11,19 +11,20 @@
  14  input K[b, g, n, d]
  15  input V[b, g, n, e]
  16  input bias[h, ry, rx]  # at the offset of the key in its dilation group, plus window - 1
- 18  mask rows[m, n] = neighborhood(my, ny, NY, window, 1, dilation[0])
- 19  mask columns[m, n] = neighborhood(mx, nx, NX, window, 1, dilation[1])
- 20  B[h, m, n] = bias[h, ny // dilation[0] - my // dilation[0] + window - 1, nx // dilation[1] -
- 21      mx // dilation[1] + window - 1]  where rows[m, n] and columns[m, n]
- 23  S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, m, n]
- 24  P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
- 25  O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
- 27  output O[b, h, m, e]
+ 19  def along(i, j, window, dilation):
+ 20      return clamp(j // dilation - i // dilation + window - 1, 0, 2 * window - 2)
+ 22  mask rows[m, n] = neighborhood(my, ny, NY, window, 1, dilation[0])
+ 23  mask columns[m, n] = neighborhood(mx, nx, NX, window, 1, dilation[1])
+ 24  B[h, m, n] = bias[h, along(my, ny, window, dilation[0]), along(mx, nx, window, dilation[1])]
+ 26  S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, m, n]
+ 27  P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
+ 28  O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+ 30  output O[b, h, m, e]
 
 Derived from it:
-- iterate (Z, line 24; O, line 25): exp maps sums to products: moving the base from y to y'
+- iterate (Z, line 27; O, line 28): exp maps sums to products: moving the base from y to y'
   multiplies by exp(y - y')
-- defer (O, line 25): a factor that does not vary along the rank leaves the sum
+- defer (O, line 28): a factor that does not vary along the rank leaves the sum
 """
 
 import math
@@ -53,7 +54,7 @@ def floor_mod(a, b):
 @triton.jit(
     do_not_specialize=[
         "M", "MX", "N", "NY", "NX", "H", "RY", "RX", "window", "dilation_0", "dilation_1",
-        "floordiv_tile", "floordiv_tile_2", "h_per_g", "scale",
+        "floordiv_tile", "floordiv_tile_2", "h_per_g", "scale", "sub_tile",
     ]
 )
 def dilated_na_kernel(
@@ -64,7 +65,7 @@ def dilated_na_kernel(
     stride_bias_h, stride_bias_ry, stride_bias_rx,
     stride_ob, stride_oh, stride_om, stride_oe,
     M, MX, N, NY, NX, H, RY, RX, window, dilation_0, dilation_1, floordiv_tile, floordiv_tile_2,
-    h_per_g, scale,
+    h_per_g, scale, sub_tile,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
@@ -112,14 +113,22 @@ def dilated_na_kernel(
         offs_ny = offs_n // NX
         offs_nx = offs_n % NX
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 23: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, ...
-        ry = (
-            floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
-            + window - 1
+        # 26: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, ...
+        ry = tl.minimum(
+            tl.maximum(
+                floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
+                + window - 1,
+                0,
+            ),
+            sub_tile,
         )
-        rx = (
-            floor_div(offs_nx[None, :], dilation_1) - floor_div(offs_mx[:, None], dilation_1)
-            + window - 1
+        rx = tl.minimum(
+            tl.maximum(
+                floor_div(offs_nx[None, :], dilation_1) - floor_div(offs_mx[:, None], dilation_1)
+                + window - 1,
+                0,
+            ),
+            sub_tile,
         )
         bias_mn_ptrs = (
             bias + h * stride_bias_h + ry.to(tl.int64) * stride_bias_ry
@@ -228,14 +237,14 @@ def dilated_na_kernel(
             ),
             s, float("-inf"),
         )
-        # 24: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
+        # 27: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
         g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 25: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        # 28: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -310,7 +319,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_b7bbba3076d1_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_8bc2fcf05f8c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -341,6 +350,7 @@ def _dilated_na(
     floordiv_tile_2 = window // 2
     h_per_g = _exact(H, G, "H / G")
     scale = _divide(1.0, math.sqrt(D))
+    sub_tile = 2 * window - 2
     O = Q.new_empty((B, H, M, E))
     if D > 1024:
         raise ValueError(f"D = {D} is more than 1024")
@@ -364,7 +374,7 @@ def _dilated_na(
             dilated_na_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
                 Q, K, V, bias, O, *Q.stride(), *K.stride(), *V.stride(), *bias.stride(),
                 *O.stride(), M, MX, N, NY, NX, H, RY, RX, window, dilation[0], dilation[1],
-                floordiv_tile, floordiv_tile_2, h_per_g, scale, D=D, E=E, BLOCK_M=BLOCK_M,
+                floordiv_tile, floordiv_tile_2, h_per_g, scale, sub_tile, D=D, E=E, BLOCK_M=BLOCK_M,
                 BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
                 num_warps=threads // WARP_SIZE, num_stages=stages, **_limits(),
             )

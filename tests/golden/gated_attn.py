@@ -79,21 +79,37 @@ def gated_attn_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
+        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
+        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
+        rescale = tl.exp2((g_p_max - g_p_base) * scale)
+        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 17: O[b, h, m, e] = A[b, h, m] * (sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e])
+        sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
+        g_p_max = g_p_max_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"))
-        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 17: O[b, h, m, e] = A[b, h, m] * (sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e])
         sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     sum_o = tl.where(z[:, None] != 0.0, sum_o_sum / z[:, None], 0.0)
@@ -178,7 +194,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"gated_attn_c2b88cfe2dd2_{__name__}")
+_OP = re.sub(r"\W", "_", f"gated_attn_ae2c33a7363f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -210,9 +226,12 @@ def _gated_attn(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-        sum_A.stride(2), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            sum_A.stride(2), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

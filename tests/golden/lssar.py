@@ -85,7 +85,8 @@ def lssar_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n twice."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -113,21 +114,35 @@ def lssar_kernel(
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 16: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot = tl.dot(q, k, input_precision="ieee")
         s = s_dot * scale_2
         # 17: A[b, h, m, n] = softplus(C[m] * S[b, h, m, n])  where n <= m
+        a = softplus(c[:, None] * s)
+        # 18: P[b, h, m, n] = l1norm(n) A[b, h, m, n]
+        z_p = z_p + tl.sum(a, 1)
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        s = s_dot * scale_2
         a = softplus(
             tl.where(
                 in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), c[:, None] * s, float("-inf"),
             )
         )
-        # 18: P[b, h, m, n] = l1norm(n) A[b, h, m, n]
         z_p = z_p + tl.sum(a, 1)
     inv_z_p = 1.0 / z_p
 
@@ -137,11 +152,10 @@ def lssar_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         s_dot = tl.dot(q, k, input_precision="ieee")
         s = s_dot * scale_2
         a = softplus(c[:, None] * s)
@@ -151,11 +165,29 @@ def lssar_kernel(
             tl.maximum(tl.minimum(offs_m[:, None] + 1, N).to(tl.float32) * p - 1.0, 0.0),
             tl.cast(power_, tl.float32),
         )
-        select_tile = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), r, 0.0)
         # 20: Z[b, h, m] = (sum(n) R[b, h, m, n]) + 1e-6
+        sum_z_sum = sum_z_sum + tl.sum(r, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 22: O[b, h, m, e] = sum(n) A2[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(r.to(v.dtype), v, o_sum, input_precision="ieee")
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        s = s_dot * scale_2
+        a = softplus(c[:, None] * s)
+        p = a * inv_z_p[:, None]
+        r = power(
+            tl.maximum(tl.minimum(offs_m[:, None] + 1, N).to(tl.float32) * p - 1.0, 0.0),
+            tl.cast(power_, tl.float32),
+        )
+        select_tile = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), r, 0.0)
         sum_z_sum = sum_z_sum + tl.sum(select_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 22: O[b, h, m, e] = sum(n) A2[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     sum_z = tl.where(z_p != 0.0, sum_z_sum, 0.0)
     z = sum_z + 1e-06
@@ -237,7 +269,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"lssar_3e8aac0adedb_{__name__}")
+_OP = re.sub(r"\W", "_", f"lssar_9def9760066c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -266,9 +298,12 @@ def _lssar(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -50,7 +50,8 @@ def mla_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -89,18 +90,19 @@ def mla_kernel(
         VN + b * stride_vn_b + h * stride_vn_h + tile_n[:, None] * stride_vn_n
         + offs_e[None, :] * stride_vn_e
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + N - M + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.maximum(tl.minimum(N, m0 + N - M + 1) // BLOCK_N * BLOCK_N, 0)
+    n_stop = tl.minimum(N, m_last + N - M + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        kn = tl.load(kn_ptrs + n0_wide * stride_kn_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        kn = tl.load(kn_ptrs + n0_wide * stride_kn_n, mask=in_d[:, None], other=0.0)
         # 17: SN[b, h, m, n] = sum(d) QN[b, h, m, d] * KN[b, h, n, d]
-        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None], other=0.0)
         # 18: SR[b, h, m, n] = sum(r) QR[b, h, m, r] * KR[b, n, r]
-        select_tile = tl.where(
-            in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
-            tl.dot(qn, kn, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
-            float("-inf"),
+        select_tile = (
+            tl.dot(qn, kn, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee")
         )
         # 20: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n - (N - M) <= m
         g_max_new = tl.maximum(g_max, tl.max(select_tile, 1))
@@ -108,8 +110,29 @@ def mla_kernel(
         rescale = tl.exp2((g_max - g_base) * scale)
         w = tl.exp2((select_tile - g_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        vn = tl.load(vn_ptrs + n0_wide * stride_vn_n, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        vn = tl.load(vn_ptrs + n0_wide * stride_vn_n, mask=in_e[None, :], other=0.0)
         # 21: O[b, h, m, e] = sum(n) P[b, h, m, n] * VN[b, h, n, e]
+        o_sum = tl.dot(w.to(vn.dtype), vn, o_sum * rescale[:, None], input_precision="ieee")
+        g_max = g_max_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        kn = tl.load(kn_ptrs + n0_wide * stride_kn_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        select_tile = tl.where(
+            in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
+            tl.dot(qn, kn, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
+            float("-inf"),
+        )
+        g_max_new = tl.maximum(g_max, tl.max(select_tile, 1))
+        g_base = tl.where(g_max_new == float("-inf"), 0.0, g_max_new)
+        rescale = tl.exp2((g_max - g_base) * scale)
+        w = tl.exp2((select_tile - g_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        vn = tl.load(vn_ptrs + n0_wide * stride_vn_n, mask=in_n[:, None] & in_e[None, :], other=0.0)
         o_sum = tl.dot(w.to(vn.dtype), vn, o_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -178,7 +201,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_6adeef2cb67c_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_7e179ca601bc_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -218,9 +241,12 @@ def _mla(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        QN.stride(2), QN.stride(3), QR.stride(2), QR.stride(3), KR.stride(1), KR.stride(2),
-        KN.stride(2), KN.stride(3), VN.stride(2), VN.stride(3), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            QN.stride(2), QN.stride(3), QR.stride(2), QR.stride(3), KR.stride(1), KR.stride(2),
+            KN.stride(2), KN.stride(3), VN.stride(2), VN.stride(3), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -49,7 +49,8 @@ def mla_absorbed_kernel(
     """A program holds BLOCK_M of m at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -81,20 +82,19 @@ def mla_absorbed_kernel(
         CKV + b * stride_ckv_b + tile_n[None, :] * stride_ckv_n + offs_c[:, None] * stride_ckv_c
     )
     kr_ptrs = KR + b * stride_kr_b + tile_n[None, :] * stride_kr_n + offs_r[:, None] * stride_kr_r
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + N - M + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.maximum(tl.minimum(N, m0 + N - M + 1) // BLOCK_N * BLOCK_N, 0)
+    n_stop = tl.minimum(N, m_last + N - M + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        ckv = tl.load(
-            ckv_ptrs + n0_wide * stride_ckv_n, mask=in_c[:, None] & in_n[None, :], other=0.0,
-        )
+        ckv = tl.load(ckv_ptrs + n0_wide * stride_ckv_n, mask=in_c[:, None], other=0.0)
         # 16: SC[b, h, m, n] = sum(c) QC[b, h, m, c] * CKV[b, n, c]
-        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None], other=0.0)
         # 17: SR[b, h, m, n] = sum(r) QR[b, h, m, r] * KR[b, n, r]
-        select_tile = tl.where(
-            in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
-            tl.dot(qc, ckv, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
-            float("-inf"),
+        select_tile = (
+            tl.dot(qc, ckv, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee")
         )
         # 19: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n - (N - M) <= m
         g_max_new = tl.maximum(g_max, tl.max(select_tile, 1))
@@ -103,6 +103,30 @@ def mla_absorbed_kernel(
         w = tl.exp2((select_tile - g_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         # 20: OC[b, h, m, c] = sum(n) P[b, h, m, n] * CKV[b, n, c]
+        oc_sum = tl.dot(
+            w.to(ckv.dtype), tl.trans(ckv), oc_sum * rescale[:, None], input_precision="ieee",
+        )
+        g_max = g_max_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        ckv = tl.load(
+            ckv_ptrs + n0_wide * stride_ckv_n, mask=in_c[:, None] & in_n[None, :], other=0.0,
+        )
+        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        select_tile = tl.where(
+            in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
+            tl.dot(qc, ckv, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
+            float("-inf"),
+        )
+        g_max_new = tl.maximum(g_max, tl.max(select_tile, 1))
+        g_base = tl.where(g_max_new == float("-inf"), 0.0, g_max_new)
+        rescale = tl.exp2((g_max - g_base) * scale)
+        w = tl.exp2((select_tile - g_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
         oc_sum = tl.dot(
             w.to(ckv.dtype), tl.trans(ckv), oc_sum * rescale[:, None], input_precision="ieee",
         )
@@ -173,7 +197,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_absorbed_1376545a2e56_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_absorbed_9d2a06343c93_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -208,9 +232,12 @@ def _mla_absorbed(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        QR.stride(2), QR.stride(3), CKV.stride(1), CKV.stride(2), KR.stride(1), KR.stride(2),
-        QC.stride(2), QC.stride(3), OC.stride(2), OC.stride(3),
+    wide = (
+        1048576
+        < max(
+            QR.stride(2), QR.stride(3), CKV.stride(1), CKV.stride(2), KR.stride(1), KR.stride(2),
+            QC.stride(2), QC.stride(3), OC.stride(2), OC.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

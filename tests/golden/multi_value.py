@@ -84,24 +84,42 @@ def multi_value_kernel(
         VC + b * stride_vc_b + g * stride_vc_g + tile_n[:, None] * stride_vc_n
         + offs_f[None, :] * stride_vc_f
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        # 14: P[b, h, m, n] = softmax(n) S[b, h, m, n]
+        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
+        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
+        rescale = tl.exp2((g_p_max - g_p_base) * scale)
+        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        vf = tl.load(vf_ptrs + n0_wide * stride_vf_n, mask=in_e[None, :], other=0.0)
+        # 15: OF[b, h, m, e] = sum(n) P[b, h, m, n] * VF[b, h // (H / G), n, e]
+        of_sum = tl.dot(w.to(vf.dtype), vf, of_sum * rescale[:, None], input_precision="ieee")
+        vc = tl.load(vc_ptrs + n0_wide * stride_vc_n, mask=in_f[None, :], other=0.0)
+        # 16: OC[b, h, m, f] = sum(n) P[b, h, m, n] * VC[b, h // (H / G), n, f]
+        oc_sum = tl.dot(w.to(vc.dtype), vc, oc_sum * rescale[:, None], input_precision="ieee")
+        g_p_max = g_p_max_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"))
-        # 14: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         vf = tl.load(vf_ptrs + n0_wide * stride_vf_n, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 15: OF[b, h, m, e] = sum(n) P[b, h, m, n] * VF[b, h // (H / G), n, e]
         of_sum = tl.dot(w.to(vf.dtype), vf, of_sum * rescale[:, None], input_precision="ieee")
         vc = tl.load(vc_ptrs + n0_wide * stride_vc_n, mask=in_n[:, None] & in_f[None, :], other=0.0)
-        # 16: OC[b, h, m, f] = sum(n) P[b, h, m, n] * VC[b, h // (H / G), n, f]
         oc_sum = tl.dot(w.to(vc.dtype), vc, oc_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     of = tl.where(z[:, None] != 0.0, of_sum / z[:, None], 0.0)
@@ -183,7 +201,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"multi_value_1817bc7157e1_{__name__}")
+_OP = re.sub(r"\W", "_", f"multi_value_dc4f454a7441_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -219,9 +237,12 @@ def _multi_value(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), VF.stride(2), VF.stride(3),
-        VC.stride(2), VC.stride(3), OF.stride(2), OF.stride(3), OC.stride(2), OC.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), VF.stride(2), VF.stride(3),
+            VC.stride(2), VC.stride(3), OF.stride(2), OF.stride(3), OC.stride(2), OC.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -78,26 +78,44 @@ def prior_bias_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 15: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        prior_n = tl.load(prior_n_ptrs + n0_wide * stride_prior_n).to(tl.float32)
+        # 16: R[b, h, m, n] = if scaled then S[b, h, m, n] * prior[b, n] else S[b, h, m, n] + pr ...
+        r = s + prior_n[None, :]
+        # 17: P[b, h, m, n] = softmax(n) R[b, h, m, n]
+        g_p_new = tl.maximum(g_p, tl.max(r, 1))
+        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
+        rescale = tl.exp(g_p - g_p_base)
+        w = tl.exp(r - g_p_base[:, None])
+        z = z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 18: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        g_p = g_p_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 15: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s = tl.dot(q, k, input_precision="ieee") * scale
         prior_n = tl.load(prior_n_ptrs + n0_wide * stride_prior_n, mask=in_n, other=0.0)
         prior_n = prior_n.to(tl.float32)
-        # 16: R[b, h, m, n] = if scaled then S[b, h, m, n] * prior[b, n] else S[b, h, m, n] + pr ...
         r = s + prior_n[None, :]
         r_visible = tl.where(in_n[None, :], r, float("-inf"))
-        # 17: P[b, h, m, n] = softmax(n) R[b, h, m, n]
         g_p_new = tl.maximum(g_p, tl.max(r_visible, 1))
         g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(r_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 18: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -173,7 +191,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"prior_bias_01b0cbe03aa9_{__name__}")
+_OP = re.sub(r"\W", "_", f"prior_bias_09df7a22a8e0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -202,9 +220,12 @@ def _prior_bias(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-        prior.stride(1), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            prior.stride(1), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -71,18 +71,30 @@ def quad2_l1_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 10: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        select_tile = s_dot * s_dot
+        # 12: P[b, h, m, n] = l1norm(n) R[b, h, m, n]
+        z_sum = z_sum + tl.sum(select_tile, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 13: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 10: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot = tl.dot(q, k, input_precision="ieee")
         select_tile = tl.where(in_n[None, :], s_dot * s_dot, 0.0)
-        # 12: P[b, h, m, n] = l1norm(n) R[b, h, m, n]
         z_sum = z_sum + tl.sum(select_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 13: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     z = z_sum * scale
     o = tl.where(z[:, None] != 0.0, o_sum * (scale / z[:, None]), 0.0)
@@ -158,7 +170,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"quad2_l1_503285733a8c_{__name__}")
+_OP = re.sub(r"\W", "_", f"quad2_l1_1a459f26765e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -184,9 +196,12 @@ def _quad2_l1(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

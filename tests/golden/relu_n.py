@@ -66,17 +66,27 @@ def relu_n_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        wk = tl.load(wk_ptrs + n0_wide * stride_wk_n, mask=in_d[:, None], other=0.0)
+        # 14: P[b, h, m, n] = relu(sum(d) Q[b, h, m, d] * WK[b, h // (H / G), n, d]) / N
+        sum_p = tl.dot(q, wk, input_precision="ieee")
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(tl.maximum(sum_p, 0.0).to(v.dtype), v, o_sum, input_precision="ieee")
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         wk = tl.load(wk_ptrs + n0_wide * stride_wk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 14: P[b, h, m, n] = relu(sum(d) Q[b, h, m, d] * WK[b, h // (H / G), n, d]) / N
         sum_p_visible = tl.where(
             in_n[None, :], tl.dot(q, wk, input_precision="ieee"), float("-inf"),
         )
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(tl.maximum(sum_p_visible, 0.0).to(v.dtype), v, o_sum, input_precision="ieee")
     o = o_sum * scale
 
@@ -151,7 +161,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"relu_n_2662b577c65c_{__name__}")
+_OP = re.sub(r"\W", "_", f"relu_n_a4524a4c8e6d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -183,9 +193,12 @@ def _relu_n(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), V.stride(2), V.stride(3), WK.stride(2), WK.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), V.stride(2), V.stride(3), WK.stride(2), WK.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -91,24 +91,40 @@ def sdpa_1pass_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 19: BQK[b, h, n1, n0, m] = sum(d) Q[b, h, m, d] * BK[b, h // (H / G), n1, n0, d] / sqrt(D)
+        bqk_dot = tl.dot(q, k, input_precision="ieee")
+        # 21: RM[b, h, n1 + 1, m] = max(RM[b, h, n1, m], LM[b, h, n1, m])
+        rm_max_new = tl.maximum(rm_max, tl.max(bqk_dot, 1))
+        rm_base = tl.where(rm_max_new == float("-inf"), 0.0, rm_max_new)
+        rescale = tl.exp2((rm_max - rm_base) * scale)
+        exp2_tile = tl.exp2((bqk_dot - rm_base[:, None]) * scale)
+        # 27: RD[b, h, n1 + 1, m] = SLD[b, h, n1, m] + SPD[b, h, n1, m]
+        rd = rd * rescale + tl.sum(exp2_tile, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 29: RNV[b, h, n1 + 1, m, e] = SLNV[b, h, n1, m, e] + SPNV[b, h, n1, m, e]
+        rnv = tl.dot(exp2_tile.to(v.dtype), v, rnv * rescale[:, None], input_precision="ieee")
+        rm_max = rm_max_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 19: BQK[b, h, n1, n0, m] = sum(d) Q[b, h, m, d] * BK[b, h // (H / G), n1, n0, d] / sqrt(D)
         bqk_dot_visible = tl.where(
             in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
-        # 21: RM[b, h, n1 + 1, m] = max(RM[b, h, n1, m], LM[b, h, n1, m])
         rm_max_new = tl.maximum(rm_max, tl.max(bqk_dot_visible, 1))
         rm_base = tl.where(rm_max_new == float("-inf"), 0.0, rm_max_new)
         rescale = tl.exp2((rm_max - rm_base) * scale)
         exp2_tile = tl.exp2((bqk_dot_visible - rm_base[:, None]) * scale)
-        # 27: RD[b, h, n1 + 1, m] = SLD[b, h, n1, m] + SPD[b, h, n1, m]
         rd = rd * rescale + tl.sum(exp2_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 29: RNV[b, h, n1 + 1, m, e] = SLNV[b, h, n1, m, e] + SPNV[b, h, n1, m, e]
         rnv = tl.dot(exp2_tile.to(v.dtype), v, rnv * rescale[:, None], input_precision="ieee")
         rm_max = rm_max_new
     # 30: AV[b, h, m, e] = RNV[b, h, N1, m, e] / RD[b, h, N1, m]
@@ -186,7 +202,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_1pass_75e0ed203d3a_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_1pass_7e6cc84cc1da_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -216,9 +232,12 @@ def _sdpa_1pass(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), AV.stride(2),
-        AV.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            AV.stride(2), AV.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -84,24 +84,40 @@ def sdpa_2pass_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    full_stop = N // BLOCK_N * BLOCK_N
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 16: BQK[b, h, m, n1, n0] = sum(d) Q[b, h, m, d] * BK[b, h // (H / G), n1, n0, d] / sqrt(D)
+        bqk_dot = tl.dot(q, k, input_precision="ieee")
+        # 20: GM[b, h, m] = max(n1) LM[b, h, m, n1]
+        gm_max_new = tl.maximum(gm_max, tl.max(bqk_dot, 1))
+        gm_base = tl.where(gm_max_new == float("-inf"), 0.0, gm_max_new)
+        rescale = tl.exp2((gm_max - gm_base) * scale)
+        exp2_tile = tl.exp2((bqk_dot - gm_base[:, None]) * scale)
+        # 22: GD[b, h, m] = sum(n1) SLD[b, h, m, n1] * PLM[b, h, m, n1]
+        gd = gd * rescale + tl.sum(exp2_tile, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 24: AV[b, h, m, e] = sum(n1, n0) A[b, h, m, n1, n0] * BV[b, h // (H / G), n1, n0, e]
+        av_sum = tl.dot(exp2_tile.to(v.dtype), v, av_sum * rescale[:, None], input_precision="ieee")
+        gm_max = gm_max_new
+
+    # the last tile, if n ends in it
+    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 16: BQK[b, h, m, n1, n0] = sum(d) Q[b, h, m, d] * BK[b, h // (H / G), n1, n0, d] / sqrt(D)
         bqk_dot_visible = tl.where(
             in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
-        # 20: GM[b, h, m] = max(n1) LM[b, h, m, n1]
         gm_max_new = tl.maximum(gm_max, tl.max(bqk_dot_visible, 1))
         gm_base = tl.where(gm_max_new == float("-inf"), 0.0, gm_max_new)
         rescale = tl.exp2((gm_max - gm_base) * scale)
         exp2_tile = tl.exp2((bqk_dot_visible - gm_base[:, None]) * scale)
-        # 22: GD[b, h, m] = sum(n1) SLD[b, h, m, n1] * PLM[b, h, m, n1]
         gd = gd * rescale + tl.sum(exp2_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 24: AV[b, h, m, e] = sum(n1, n0) A[b, h, m, n1, n0] * BV[b, h // (H / G), n1, n0, e]
         av_sum = tl.dot(exp2_tile.to(v.dtype), v, av_sum * rescale[:, None], input_precision="ieee")
         gm_max = gm_max_new
     av = tl.where(gd[:, None] != 0.0, av_sum / gd[:, None], 0.0)
@@ -177,7 +193,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_2pass_ef64f0dc1cbc_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_2pass_ba6dcbb3546f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -207,9 +223,12 @@ def _sdpa_2pass(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), AV.stride(2),
-        AV.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            AV.stride(2), AV.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

@@ -48,7 +48,8 @@ def sink_kernel_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -81,20 +82,34 @@ def sink_kernel_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        fk = tl.load(fk_ptrs + n0_wide * stride_fk_n, mask=in_d[:, None], other=0.0)
+        # 19: S[b, h, m, n] = sum(d) FQ[b, h, m, d] * FK[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(eq.to(fk.dtype), fk, input_precision="ieee")
+        # 21: L[b, h, m] = sum(n) A[b, h, m, n]
+        l_sum = l_sum + tl.sum(s_dot, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 24: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(s_dot.to(v.dtype), v, o_sum, input_precision="ieee")
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         fk = tl.load(fk_ptrs + n0_wide * stride_fk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 19: S[b, h, m, n] = sum(d) FQ[b, h, m, d] * FK[b, h // (H / G), n, d] / sqrt(D)
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(eq.to(fk.dtype), fk, input_precision="ieee"), 0.0,
         )
-        # 21: L[b, h, m] = sum(n) A[b, h, m, n]
         l_sum = l_sum + tl.sum(select_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 24: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     l = l_sum * scale
     # 22: Z[b, h, m] = if elu then L[b, h, m] + 1e-8 else max(abs(L[b, h, m]), 1)
@@ -172,7 +187,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_fb8db1f0d32f_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_0a73d7e77c9b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -199,9 +214,12 @@ def _sink_kernel(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), V.stride(2), V.stride(3), FK.stride(2), FK.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), V.stride(2), V.stride(3), FK.stride(2), FK.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

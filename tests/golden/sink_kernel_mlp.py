@@ -49,7 +49,8 @@ def sink_kernel_mlp_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -80,20 +81,34 @@ def sink_kernel_mlp_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        pk = tl.load(pk_ptrs + n0_wide * stride_pk_n, mask=in_r[:, None], other=0.0)
+        # 20: S[b, h, m, n] = sum(r) PQ[b, h, m, r] * PK[b, h // (H / G), n, r] / sqrt(D)
+        s_dot = tl.dot(pq, pk, input_precision="ieee")
+        # 22: L[b, h, m] = sum(n) A[b, h, m, n]
+        l_sum = l_sum + tl.sum(s_dot, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 25: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(s_dot.to(v.dtype), v, o_sum, input_precision="ieee")
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         pk = tl.load(pk_ptrs + n0_wide * stride_pk_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
-        # 20: S[b, h, m, n] = sum(r) PQ[b, h, m, r] * PK[b, h // (H / G), n, r] / sqrt(D)
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(pq, pk, input_precision="ieee"), 0.0,
         )
-        # 22: L[b, h, m] = sum(n) A[b, h, m, n]
         l_sum = l_sum + tl.sum(select_tile, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 25: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     l = l_sum * scale
     # 23: Z[b, h, m] = max(abs(L[b, h, m]), 1)
@@ -171,7 +186,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_477026b7774d_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_fa62b8ceae86_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -209,9 +224,12 @@ def _sink_kernel_mlp(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        V.stride(2), V.stride(3), PQ.stride(2), PQ.stride(3), PK.stride(2), PK.stride(3),
-        O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            V.stride(2), V.stride(3), PQ.stride(2), PQ.stride(3), PK.stride(2), PK.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

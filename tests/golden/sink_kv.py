@@ -52,7 +52,8 @@ def sink_kv_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -91,25 +92,45 @@ def sink_kv_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s = tl.dot(q, k, input_precision="ieee") * scale
-        s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
         # 16: GM[b, h, m] = max(n) S[b, h, m, n]  where n <= m
-        gm_new = tl.maximum(gm, tl.max(s_visible, 1))
+        gm_new = tl.maximum(gm, tl.max(s, 1))
         gm_base = tl.maximum(gm_new, s0)
         gm_base = tl.where(gm_base == float("-inf"), 0.0, gm_base)
         rescale = tl.exp(tl.maximum(gm, s0) - gm_base)
         # 18: W[b, h, m, n] = exp(S[b, h, m, n] - T[b, h, m])  where n <= m
-        w = tl.exp(s_visible - gm_base[:, None])
+        w = tl.exp(s - gm_base[:, None])
         # 20: Z[b, h, m] = (sum(n) W[b, h, m, n]) + W0[b, h, m]
         sum_z = sum_z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
         # 23: O[b, h, m, e] = (sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]) + P0[b, h, m] *  ...
+        sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
+        gm = gm_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
+        gm_new = tl.maximum(gm, tl.max(s_visible, 1))
+        gm_base = tl.maximum(gm_new, s0)
+        gm_base = tl.where(gm_base == float("-inf"), 0.0, gm_base)
+        rescale = tl.exp(tl.maximum(gm, s0) - gm_base)
+        w = tl.exp(s_visible - gm_base[:, None])
+        sum_z = sum_z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
         sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
         gm = gm_new
     # 17: T[b, h, m] = max(GM[b, h, m], S0[b, h, m])
@@ -196,7 +217,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kv_98a8e376f880_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kv_01a3f45175fc_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -227,9 +248,12 @@ def _sink_kv(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), VS.stride(1),
-        S0_dot.stride(2), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            VS.stride(1), S0_dot.stride(2), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

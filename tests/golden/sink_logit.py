@@ -47,7 +47,8 @@ def sink_logit_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -80,25 +81,45 @@ def sink_logit_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 11: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s = tl.dot(q, k, input_precision="ieee") * scale
-        s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
         # 12: GM[b, h, m] = max(n) S[b, h, m, n]  where n <= m
-        gm_new = tl.maximum(gm, tl.max(s_visible, 1))
+        gm_new = tl.maximum(gm, tl.max(s, 1))
         gm_base = tl.maximum(gm_new, sink_value)
         gm_base = tl.where(gm_base == float("-inf"), 0.0, gm_base)
         rescale = tl.exp(tl.maximum(gm, sink_value) - gm_base)
         # 14: W[b, h, m, n] = exp(S[b, h, m, n] - T[b, h, m])  where n <= m
-        w = tl.exp(s_visible - gm_base[:, None])
+        w = tl.exp(s - gm_base[:, None])
         # 15: Z[b, h, m] = (sum(n) W[b, h, m, n]) + exp(sink[h] - T[b, h, m])
         sum_z = sum_z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
         # 17: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        gm = gm_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
+        gm_new = tl.maximum(gm, tl.max(s_visible, 1))
+        gm_base = tl.maximum(gm_new, sink_value)
+        gm_base = tl.where(gm_base == float("-inf"), 0.0, gm_base)
+        rescale = tl.exp(tl.maximum(gm, sink_value) - gm_base)
+        w = tl.exp(s_visible - gm_base[:, None])
+        sum_z = sum_z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         gm = gm_new
     # 13: T[b, h, m] = max(GM[b, h, m], sink[h])
@@ -177,7 +198,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_logit_b0d98a4e444f_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_logit_ef2ae59a9bab_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -206,9 +227,12 @@ def _sink_logit(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

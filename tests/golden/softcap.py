@@ -56,7 +56,8 @@ def softcap_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -88,17 +89,41 @@ def softcap_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 12: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s = tl.dot(q, k, input_precision="ieee") * scale
         # 13: C[b, h, m, n] = cap * tanh(S[b, h, m, n] / cap)
         c = cap * tanh(s * scale_2)
-        c_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), c, float("-inf"))
         # 14: P[b, h, m, n] = softmax(n) C[b, h, m, n]  where n <= m
+        g_p_max_new = tl.maximum(g_p_max, tl.max(c, 1))
+        g_p_base = tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max_new, float("-inf"))
+        g_p_base = tl.where(g_p_base == float("-inf"), 0.0, g_p_base)
+        rescale = tl.exp(
+            tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max, float("-inf")) - g_p_base
+        )
+        w = tl.exp(c - g_p_base[:, None])
+        z_sum = z_sum * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        g_p_max = g_p_max_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        c = cap * tanh(s * scale_2)
+        c_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), c, float("-inf"))
         g_p_max_new = tl.maximum(g_p_max, tl.max(c_visible, 1))
         g_p_base = tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max_new, float("-inf"))
         g_p_base = tl.where(g_p_base == float("-inf"), 0.0, g_p_base)
@@ -108,7 +133,6 @@ def softcap_kernel(
         w = tl.exp(c_visible - g_p_base[:, None])
         z_sum = z_sum * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     z = tl.where((tl.where(cap != 0.0, 1, 0) != 0), z_sum, 0.0)
@@ -185,7 +209,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"softcap_4be83544c08f_{__name__}")
+_OP = re.sub(r"\W", "_", f"softcap_cc310b93ab8e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -214,9 +238,12 @@ def _softcap(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), O.stride(2),
-        O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

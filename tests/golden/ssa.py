@@ -63,7 +63,8 @@ def ssa_kernel(
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
     tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    # longest first: the last of m see the most of n
+    m0 = (tiles_m - 1 - pid % tiles_m) * BLOCK_M
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
@@ -104,17 +105,40 @@ def ssa_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # m sees 0 <= n < min(N, m + 1)
+    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
+    full_stop = tl.minimum(N, m0 + 1) // BLOCK_N * BLOCK_N
+    n_stop = tl.minimum(N, m_last + 1)
+    # tiles in which nothing is hidden
+    for n0 in range(0, full_stop, BLOCK_N):
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 18: S[b, h, m, n] = TQ[b, h, m] * (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) /  ...
+        select_tile = tl.dot(q, k, input_precision="ieee") * tq[:, None]
+        # 19: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n <= m
+        g_p_max_new = tl.maximum(g_p_max, tl.max(select_tile, 1))
+        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
+        rescale = tl.exp2((g_p_max - g_p_base) * scale)
+        w = tl.exp2((select_tile - g_p_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        tv = tl.load(tv_ptrs + n0_wide * stride_tv_n).to(tl.float32)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 20: O[b, h, m, e] = sum(n) P[b, h, m, n] * TV[b, h // (H / G), n] * V[b, h // (H / G), ...
+        o_sum = tl.dot(
+            (w * tv[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
+        )
+        g_p_max = g_p_max_new
+
+    # the tiles after them
+    for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 18: S[b, h, m, n] = TQ[b, h, m] * (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) /  ...
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(q, k, input_precision="ieee") * tq[:, None], float("-inf"),
         )
-        # 19: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n <= m
         g_p_max_new = tl.maximum(g_p_max, tl.max(select_tile, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
@@ -122,7 +146,6 @@ def ssa_kernel(
         z = z * rescale + tl.sum(w, 1)
         tv = tl.load(tv_ptrs + n0_wide * stride_tv_n, mask=in_n, other=0.0).to(tl.float32)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 20: O[b, h, m, e] = sum(n) P[b, h, m, n] * TV[b, h // (H / G), n] * V[b, h // (H / G), ...
         o_sum = tl.dot(
             (w * tv[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
         )
@@ -200,7 +223,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"ssa_1176b7ca876b_{__name__}")
+_OP = re.sub(r"\W", "_", f"ssa_3ca88b69326d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -237,9 +260,12 @@ def _ssa(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = 1048576 < max(
-        Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3), FQ.stride(2),
-        TV.stride(2), O.stride(2), O.stride(3),
+    wide = (
+        1048576
+        < max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            FQ.stride(2), TV.stride(2), O.stride(2), O.stride(3),
+        )
     )
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:

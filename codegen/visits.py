@@ -1,0 +1,214 @@
+"""Which tiles a sweep visits: a loop over those without a hidden point, a loop over the others.
+
+Where a row sees one range of keys, the bounds of both loops are arithmetic. The order of tiles is
+free, so the tiles on both sides of the full ones take one loop, which jumps over the full ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from attnc.codegen.code import PRODUCT, Code
+from attnc.codegen.expr import Tiles, Variable
+from attnc.codegen.scope import Scope
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
+from attnc.ir.facts import nonnegative
+from attnc.ir.key_range import KeyRange
+from attnc.ir.plan import Let, Load, SweepStage
+from attnc.ir.show import show_expr
+from attnc.ir.walk import index_ranks, reads, subexprs, substitute
+
+
+@dataclass(frozen=True, slots=True)
+class TileLoop:
+    """A loop over tiles of the swept rank.
+
+    before: lines above it; head: its `for`; opening: how its variable gives the tile's start
+    full:   whether its tiles have no hidden point and no coordinate beyond the extent
+    """
+
+    before: tuple[str, ...]
+    head: str
+    opening: tuple[str, ...] = ()
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """The loops of one pass; `setup` defines their bounds."""
+
+    setup: tuple[str, ...]
+    loops: tuple[TileLoop, ...]
+
+
+def all_tiles(scope: Scope) -> Visits:
+    """Every tile, each with its mask."""
+    rank = scope.stage.swept
+    head = f"for {scope.start(rank)} in range(0, {scope.extent(rank)}, {scope.block(rank)}):"
+    return Visits((), (TileLoop((), head),))
+
+
+def range_tiles(keys: KeyRange, tiles: Tiles, loads: Mapping[Expr, Expr]) -> Visits:
+    """The tiles that the range of keys of some row of the program meets.
+
+    `loads` maps what the range reads to the lets that hold it.
+    """
+    return _RangeWriter(tiles.scope, tiles, keys, loads).visits()
+
+
+def missing_loads(ranges: Iterable[KeyRange | None], stage: SweepStage) -> tuple[Let, ...]:
+    """Lets for what the ranges read and the stage does not hold yet."""
+    bounds = (e for keys in ranges if keys is not None for e in (keys.low, keys.high))
+    wanted = dict.fromkeys(r for e in bounds for r in reads(e))
+    missing = [r for r in wanted if r not in loaded(stage)]
+    row = (stage.row,) if stage.row is not None else ()
+    return tuple(
+        Let(
+            f"{r.tensor.lower()}_bound_{i}",
+            row if set(map(Index, row)) & {*r.indices} else (),
+            Load(r),
+            "int",
+        )
+        for i, r in enumerate(missing)
+    )
+
+
+def loaded(stage: SweepStage) -> dict[Expr, Expr]:
+    """What a program has read before its sweeps, and the lets that hold it."""
+    loads = ((x, x.value.read) for x in stage.resident if isinstance(x.value, Load))
+    return {read: Read(x.name, tuple(map(Index, x.ranks))) for x, read in loads}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The least and the greatest value of a bound over the rows of a program."""
+
+    least: Code
+    greatest: Code
+
+
+@dataclass(slots=True)
+class _RangeWriter:
+    scope: Scope
+    tiles: Tiles
+    keys: KeyRange
+    loads: Mapping[Expr, Expr]
+
+    def visits(self) -> Visits:
+        keys, rank = self.keys, self.scope.stage.swept
+        block, extent = self.scope.block(rank), self.scope.extent(rank)
+        setup = self._explained()
+        low, high = self._ends(keys.low, False, setup), self._ends(keys.high, True, setup)
+        start = full_start = "0"
+        if keys.low != Number(0):
+            start = self._named(setup, f"{rank}_start", _down(low.least, block))
+            full_start = f"tl.cdiv({low.greatest.text}, {block}) * {block}"
+            full_start = self._named(setup, "full_start", full_start)
+        full_stop = _down(high.least, block)
+        if keys.low != Number(0) or not nonnegative(keys.high, {}):
+            full_stop = f"tl.maximum({full_stop}, {full_start})"
+        full_stop = self._named(setup, "full_stop", full_stop)
+        stop = high.greatest.text
+        if stop != extent:
+            stop = self._named(setup, f"{rank}_stop", stop)
+        at = self.scope.start(rank)
+        head = f"for {at} in range({full_start}, {full_stop}, {block}):"
+        full = TileLoop(("# tiles in which nothing is hidden",), head, full=True)
+        if start == full_start:
+            where = (
+                "# the tiles after them" if setup[1:] else f"# the last tile, if {rank} ends in it"
+            )
+            return Visits(tuple(setup), (full, self._rest(full_stop, stop, [where])))
+        jump = ["# the tiles on both sides of them"]
+        gap = self._named(jump, "skipped", f"{full_stop} - {full_start}")
+        rest = self._rest(start, f"{stop} - {gap}", jump)
+        opening = (f"{at} += tl.where({at} < {full_start}, 0, {gap})",)
+        return Visits(tuple(setup), (full, replace(rest, opening=opening)))
+
+    def _rest(self, start: str, stop: str, before: list[str]) -> TileLoop:
+        """These loads are not pipelined: the tiles are few, and a second pipeline takes registers
+        that the first one needs."""
+        rank = self.scope.stage.swept
+        span = f"{start}, {stop}, {self.scope.block(rank)}"
+        head = f"for {self.scope.start(rank)} in tl.range({span}, num_stages=1):"
+        return TileLoop(tuple(before), head)
+
+    def _explained(self) -> list[str]:
+        """The range in the spec's words, where it is not all there is."""
+        s, keys = self.scope.stage, self.keys
+        if (keys.low, keys.high) == (Number(0), Extent(s.swept)):
+            return []
+        who = f"{s.row} sees" if s.row else "seen:"
+        return [f"# {who} {show_expr(keys.low)} <= {s.swept} < {show_expr(keys.high)}"]
+
+    # bounds ------------------------------------------------------------------------------------
+
+    def _ends(self, bound: Expr, high: bool, setup: list[str]) -> _Ends:
+        row, swept = self.scope.stage.row, self.scope.stage.swept
+        e = substitute(bound, self._operands(bound))
+        if row is None or row not in self.tiles.ranks(e):
+            value = self._clipped(self.tiles.write(e, ()), bound, high)
+            return _Ends(value, value)
+        if self.keys.rising[high]:
+            rows = (self._first(row), self._last(row, setup))
+            least, greatest = (self.tiles.write(substitute(e, {Index(row): x}), ()) for x in rows)
+        else:
+            wish = f"{swept}_high" if high else f"{swept}_low"
+            tile = self._named(setup, wish, self.tiles.write(e, (row,)).text)
+            inside, extent = self.scope.inside(row), self.scope.extent(swept)
+            least = Code(f"tl.min(tl.where({inside}, {tile}, {extent}), 0)")
+            greatest = Code(f"tl.max(tl.where({inside}, {tile}, 0), 0)")
+        return _Ends(self._clipped(least, bound, high), self._clipped(greatest, bound, high))
+
+    def _clipped(self, value: Code, bound: Expr, high: bool) -> Code:
+        """As 32 bits where it may have more: wide coordinates make a mask expensive."""
+        if not reads(bound) and not index_ranks(bound) & {*self.scope.stage.grid}:
+            return value
+        extent = self.scope.extent(self.scope.stage.swept)
+        kept = f"tl.maximum({value.text}, 0)" if high else f"tl.minimum({value.text}, {extent})"
+        return Code(f"{kept}.to(tl.int32)")
+
+    def _operands(self, bound: Expr) -> dict[Expr, Expr]:
+        """The lets that hold what a bound reads, in 64 bits where it calculates with them."""
+        found: dict[Expr, Expr] = {}
+        inside = {r for x in subexprs(bound) if _calculates(x) for r in reads(x)}
+        for r in reads(bound):
+            let = self.loads[r]
+            assert isinstance(let, Read)
+            v = self.tiles.variables[let.tensor]
+            wide = replace(v, name=f"{v.name}.to(tl.int64)")
+            self.tiles.variables[f"wide {let.tensor}"] = wide
+            found[r] = replace(let, tensor=f"wide {let.tensor}") if r in inside else let
+        return found
+
+    def _first(self, row: str) -> Expr:
+        return self._coordinate(("first", row), self.scope.start(row))
+
+    def _last(self, row: str, setup: list[str]) -> Expr:
+        end = f"{self.scope.start(row)} + {self.scope.block(row)}"
+        last = f"tl.minimum({end}, {self.scope.extent(row)}) - 1"
+        return self._coordinate(("last", row), self._named(setup, f"{row}_last", last))
+
+    def _coordinate(self, which: tuple[str, str], name: str) -> Expr:
+        """What stands for the coordinate of one row."""
+        key = " ".join(which)
+        self.tiles.variables[key] = Variable(name, (), "int")
+        self.tiles.counts[key] = (0.0, float("inf"))
+        return Read(key, ())
+
+    def _named(self, lines: list[str], wish: str, value: str) -> str:
+        """A definition among the lines; one value has one name throughout the kernel."""
+        name = self.scope.namer.name(("bound", value), wish)
+        line = f"{name} = {value}"
+        if line not in lines:
+            lines.append(line)
+        return name
+
+
+def _down(x: Code, block: str) -> str:
+    return f"{x.inside(PRODUCT)} // {block} * {block}"
+
+
+def _calculates(e: Expr) -> bool:
+    return isinstance(e, Apply) and e.op not in ("min", "max", "select")
