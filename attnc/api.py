@@ -245,19 +245,19 @@ class Attention:
         shape: Mapping[str, int],
         /,
         *,
-        tile: Mapping[str, tuple[int, ...]] | None = None,
+        tile: TileSizes | None = None,
         query: Mapping[str, int] | None = None,
         at: Mapping[str, int] | None = None,
         keys: str = "static",
+        flat: bool = False,
         **captured: Tensor,
     ) -> Picture:
         """Draw the mask with the classes of its tiles, as SVG or PNG by the suffix of `path`.
 
-        `shape`: extents by upper-case name, those that the mask depends on; `tile`: per rank,
-        component by component; `query`: coordinates of the query to show where ranks have
-        components; `at`: the head, batch, .. to show; `keys`: `static`, or `dynamic` for the view
-        of the query. Raises AttncError: E50x what the mask needs is missing, E52x a coordinate or
-        tile that is none, E713, E714 the file.
+        `shape`, `tile`, `keys`, `flat`: as in `tiles`; the matrix of tiles is on the fixed grid.
+        `query`: coordinates of the query to show where ranks have components (else the middle);
+        `at`: the head, batch, .. to show (else the first). Raises AttncError: E50x what the mask
+        needs is missing, E523 .. E526 a coordinate or tile that is none, E713, E714 the file.
         """
         from attnc.mask_view import first_mask, mask_view
         from attnc.masks import masks
@@ -266,7 +266,13 @@ class Attention:
         check_suffix(Path(path))
         mask = first_mask(masks(self.plan, self.run_time_params, shape, captured), self.cascade)
         view = mask_view(
-            mask, self.plan.cascade, tile or {}, query=query or {}, at=at or {}, keys=keys
+            mask,
+            self.plan.cascade,
+            tile or {},
+            query=query or {},
+            at=at or {},
+            keys=keys,
+            flat=flat,
         )
         return draw(view, Path(path))
 

@@ -51,6 +51,19 @@ def extents(text: str) -> dict[str, int]:
     return found
 
 
+def coordinates(text: str) -> dict[str, int]:
+    """`my=3,mx=40`: a point, by the names of ranks or components."""
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, value = _split(part)
+        if not _INT.fullmatch(value):
+            raise ArgumentTypeError(f"`{part[:_SHOWN]}`: a coordinate is a whole number: `mx=40`")
+        if name in found:
+            raise ArgumentTypeError(f"`{name[:_SHOWN]}` is given twice")
+        found[name] = int(value)
+    return found
+
+
 def tile_sizes(text: str) -> dict[str, tuple[int, ...]]:
     """`m=16x16,n=16x8`: the tile of each rank, component by component."""
     found: dict[str, tuple[int, ...]] = {}

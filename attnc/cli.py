@@ -17,7 +17,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from attnc.arguments import Merge, data_file, extents, parameter, sweep_range, tile_sizes
+from attnc.arguments import (
+    Merge,
+    coordinates,
+    data_file,
+    extents,
+    parameter,
+    sweep_range,
+    tile_sizes,
+)
 from attnc.errors import AttncError, AttncErrors
 
 if TYPE_CHECKING:
@@ -179,6 +187,17 @@ def cmd_tiles(args: argparse.Namespace) -> int:
     return 0
 
 
+def cmd_mask(args: argparse.Namespace) -> int:
+    """Draw the mask with the classes of its tiles, as SVG or PNG."""
+    from attnc.runtime.tensor_file import read_tensor
+
+    data = {name: read_tensor(file) for name, file in args.data.items()}
+    cut = {"tile": args.tile, "keys": args.keys, "flat": args.flat}
+    attention = _load(args)
+    _print(args, attention.mask(args.out, args.shape, query=args.query, at=args.at, **cut, **data))
+    return 0
+
+
 def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
     targets = () if args.source_only else args.target or ("h200",)
@@ -317,6 +336,9 @@ def _tiles(p: argparse.ArgumentParser) -> None:
         default={},
         help="an int or bool tensor that the mask reads, `.npy` or `.pt`; may be repeated",
     )
+
+
+def _sweep(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--sweep",
         metavar="PARAM=RANGE",
@@ -327,6 +349,26 @@ def _tiles(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _picture(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-o", "--out", metavar="FILE", required=True, help="out.svg or out.png")
+    p.add_argument(
+        "--query",
+        metavar="my=3,mx=40",
+        type=coordinates,
+        action=Merge,
+        default={},
+        help="the query to show, where ranks have components (default: the middle)",
+    )
+    p.add_argument(
+        "--at",
+        metavar="h=3",
+        type=coordinates,
+        action=Merge,
+        default={},
+        help="the head, batch, .. to show, where masks differ (default: the first)",
+    )
+
+
 _Options = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]], ...] = (
     (cmd_list, (_json,)),
@@ -334,7 +376,8 @@ _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]
     (cmd_fmt, (_fmt,)),
     (cmd_check, (_spec, _json)),
     (cmd_explain, (_spec, _params, _explain)),
-    (cmd_tiles, (_spec, _params, _shape, _tiles, _json)),
+    (cmd_tiles, (_spec, _params, _shape, _tiles, _sweep, _json)),
+    (cmd_mask, (_spec, _picture, _params, _shape, _tiles, _json)),
     (cmd_compile, (_spec, _params, _shape, _target, _json)),
     (cmd_verify, (_spec, _params, _shape, _json)),
 )

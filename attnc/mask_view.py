@@ -19,6 +19,7 @@ from attnc.ir.tiling import Axis
 from attnc.ir.walk import subexprs, substitute_indices
 from attnc.panels import Panel, Points, matrix_of_points, matrix_of_tiles
 from attnc.query_view import query_of, query_panels
+from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 
 if TYPE_CHECKING:
     from attnc.masks import Mask
@@ -103,15 +104,16 @@ def first_mask(found: Sequence[Mask], cascade: Cascade) -> Mask:
 def mask_view(
     mask: Mask,
     cascade: Cascade,
-    tiles: Mapping[str, tuple[int, ...]],
+    tile: TileSizes,
     *,
     query: Mapping[str, int],
     at: Mapping[str, int],
     keys: str = "static",
+    flat: bool = False,
 ) -> MaskView:
     """A mask as it is seen at one point of the ranks along which it varies (`at`, else 0).
 
-    tiles: of the row and the swept rank, one number per component (else sizes of our own)
+    tile:  of the row and the swept rank, one number per component, or of the flat ranks (`flat`)
     query: coordinates of the query to show (else the middle)
     keys:  `dynamic` tiles start at the window of the query's tile; the matrix is on the fixed grid
     Raises AttncError: E523 a coordinate that is none, or outside, E524 a tile that is none, E525
@@ -120,8 +122,10 @@ def mask_view(
     seen, bound = mask.visibility, mask.bound
     place = {r: at.get(r, 0) for r in seen.grid}
     _check(at, {r: mask.extent(r) for r in seen.grid}, "the mask does not vary along")
-    rows = _axes(mask, seen.row, tiles)
-    columns = _axes(mask, seen.swept, tiles)
+    check_tile_ranks([mask], tile)
+    rows, columns = tile_axes(mask, tile, flat=flat)
+    # One query has no rank: it is a tile of its own.
+    rows = rows or (Axis("", 1, 1),)
     if keys not in ("static", "dynamic"):
         raise AttncError("E525", f"key tiles are `static` or `dynamic`, not `{keys}`")
     _check(query, {x.name: x.extent for x in rows}, "no coordinate of a query is")
@@ -164,29 +168,6 @@ def _check(given: Mapping[str, int], extents: Mapping[str, int], what: str) -> N
             raise AttncError("E523", f"{what} `{name}`", hint=f"known: {known}")
         if not 0 <= n < max(extents[name], 1):
             raise AttncError("E523", f"`{name}` = {n} is outside 0 .. {extents[name] - 1}")
-
-
-def _axes(mask: Mask, rank: str | None, tiles: Mapping[str, tuple[int, ...]]) -> tuple[Axis, ...]:
-    """The axes of a rank: its components with their tiles; one point where there is no rank."""
-    if rank is None:
-        return (Axis("", 1, 1),)
-    names = mask.coordinates(rank)
-    extents = [mask.extent(name) for name in names]
-    tile = tiles.get(rank) or _usual_tile(extents)
-    if len(tile) != len(names) or any(n < 1 for n in tile):
-        given = "x".join(map(str, tile))
-        parts = "x".join(name.upper() for name in names)
-        raise AttncError("E524", f"`{given}` is no tile of rank `{rank}`, which is {parts}")
-    return tuple(Axis(*axis) for axis in zip(names, extents, tile, strict=True))
-
-
-def _usual_tile(extents: Sequence[int]) -> tuple[int, ...]:
-    """128 tokens spread over the axes; less along an axis where that leaves no four tiles."""
-    sizes = [1] * len(extents)
-    for i in range(7):
-        sizes[-1 - i % len(extents)] *= 2
-    fours = (1 << max(0, (extent // 4).bit_length() - 1) for extent in extents)
-    return tuple(map(min, sizes, fours))
 
 
 def _scope(mask: Mask, cascade: Cascade) -> Scope:
