@@ -26,13 +26,15 @@ _MOST_CHOICES = 6
 
 @dataclass(frozen=True, slots=True)
 class Integers:
-    """Bounds of a cascade's params; extents are >= 1 but for that of `swept`, which may be 0.
+    """Bounds of a cascade's params and extents.
 
-    A point of any other rank exists wherever a predicate is asked for.
+    Extents are >= 1: a point of their rank exists wherever a predicate is asked for. Those of
+    `swept` and its components may be 0, and so may those of `unrelated` ranks.
     """
 
     cascade: Cascade
     swept: str
+    unrelated: frozenset[str] = frozenset()
     known: dict[Expr, Polynomial] = field(default_factory=dict, compare=False, repr=False)
 
     def polynomial(self, e: Expr) -> Polynomial:
@@ -168,7 +170,8 @@ class Integers:
             case Index():
                 return (0, inf)
             case Extent(rank):
-                return (0 if rank == self.swept else 1, inf)
+                empty = rank in self.unrelated or rank in _family(self.cascade, self.swept)
+                return (0 if empty else 1, inf)
             case Param(name):
                 return _declared(next((p for p in self.cascade.params if p.name == name), None))
             case Read():
@@ -221,10 +224,11 @@ class Integers:
             return False
 
     def positive(self, p: Polynomial) -> bool:
-        """Proved >= 1 wherever a point of the swept rank exists: there its extent is >= 1."""
-        end = Extent(self.swept)
+        """Proved >= 1 wherever a point of the swept rank exists: its extents are >= 1 there."""
         try:
-            return self.nonnegative(p.substitute(end, atom(end) + 1) - 1)
+            for rank in _family(self.cascade, self.swept):
+                p = p.substitute(Extent(rank), atom(Extent(rank)) + 1)
+            return self.nonnegative(p - 1)
         except TooManyTerms:
             return False
 
@@ -255,6 +259,13 @@ class Integers:
                 known = e not in rest and (low >= 0 or high <= 0)
                 signs.add(0 if not known else 1 if (k > 0) == (low >= 0) else -1)
         return signs.pop() if len(signs) == 1 else 0
+
+
+def _family(cascade: Cascade, rank: str) -> frozenset[str]:
+    """A rank, its components, and what it is a component of: all empty, or none."""
+    parent = cascade.rank(rank).parent
+    whole = cascade.rank(parent or rank)
+    return frozenset((rank, whole.name, *whole.components))
 
 
 # Bounds are ints or infinite: a float would round an int above 2^53.

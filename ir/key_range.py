@@ -59,7 +59,7 @@ def find_range(visibility: Visibility, cascade: Cascade) -> KeyRange:
     """Like `key_range`. Raises Unsolvable, which says why there is none."""
     if visibility.every != visibility.some:
         raise Unsolvable("the reductions of one pass have different masks")
-    known = Integers(cascade, visibility.swept)
+    known = Integers(cascade, visibility.swept, _unrelated(visibility, cascade))
     parts = tuple(islice(subexprs(visibility.some), _MOST_PARTS + 1))
     if len(parts) > _MOST_PARTS:
         raise Unsolvable("the mask is too long to solve")
@@ -74,6 +74,14 @@ def find_range(visibility: Visibility, cascade: Cascade) -> KeyRange:
     longer = direction(Apply("sub", (high, low)), row, known)
     growing = longer in (0, 1) or (along[0] in (0, -1) and along[1] in (0, 1))
     return KeyRange(low, high, (along[0] in (0, 1), along[1] in (0, 1)), growing)
+
+
+def _unrelated(visibility: Visibility, cascade: Cascade) -> frozenset[str]:
+    """The ranks that have no part in a predicate: they may be empty."""
+    related = set(visibility.grid) | {visibility.swept, visibility.row or visibility.swept}
+    related |= {parent for r in related if (parent := cascade.rank(r).parent)}
+    related |= {c for r in related for c in cascade.rank(r).components}
+    return frozenset(r.name for r in cascade.ranks) - related
 
 
 def _obstacle(x: Expr, visibility: Visibility, known: Integers) -> str | None:

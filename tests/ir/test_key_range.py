@@ -227,6 +227,15 @@ def test_states_with_different_masks_have_no_range() -> None:
     assert key_range(Visibility("m", "n", (), one, two), CASCADE) is None
 
 
+def test_a_rank_of_something_else_may_be_empty() -> None:
+    """H is 0 here: it is no bound that `n < 1` implies, and nothing to divide by."""
+    found = solve(expression("n < min(H, 1)"))
+    assert found is not None
+    scope = Scope(extents={"n": 4, "h": 0}, box={"m": range(3)})
+    assert not values(found.high, scope).any()
+    assert solve(expression("n // H <= m")) is None
+
+
 def test_without_rows_to_hold_a_range_is_the_same_for_all() -> None:
     predicate = expression("n < w", NAMES)
     found = key_range(Visibility(None, "n", (), predicate, predicate), CASCADE)
