@@ -132,7 +132,8 @@ def tile_shares(runs: Runs, group: tuple[int, int]) -> Shares:
             weight = np.full(len(place), -sign * wide)
             covered += np.bincount(place, weight, minlength=covered.size)
             edges += np.bincount(place, sign * (bound - column * wide), minlength=edges.size)
-        both = np.cumsum(covered.reshape(rows, -1), 1) + edges.reshape(rows, -1)
+        shape = rows, columns + 1
+        both = np.cumsum(covered.reshape(shape), 1) + edges.reshape(shape)
         shares[..., kind] = both[:, :columns] / inside
     shares[..., EMPTY] = 1 - shares[..., FULL] - shares[..., PARTIAL]
     return shares

@@ -170,8 +170,9 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
             aspect=axes.get_aspect(),
             zorder=0,
         )
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
+    # An axis without tokens still has a width on the page.
+    axes.set_xlim(0, width or 1)
+    axes.set_ylim(height or 1, 0)
     _lines(axes, panel)
     _rectangles(axes, panel.outlines, 0.35)
     _rectangles(axes, [panel.box] if panel.box is not None else [], 1.4)
@@ -194,8 +195,10 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
             transform=axes.transAxes, clip_on=False,
         )  # fmt: skip
     axes.set_title(panel.title, size=8 if small else 10, color=_INK, pad=3 if small else 6)
-    axes.set_yticks(_ticks(height, panel.step[0], 4 if small else 8))
-    axes.set_xticks(_ticks(width, panel.step[1], 4 if small else 8))
+    places = axes.set_yticks, axes.set_xticks
+    for place, length, step in zip(places, panel.size, panel.step, strict=True):
+        ticks = _ticks(length, step, 4 if small else 8)
+        place(ticks, [str(n) for n in ticks])
     axes.tick_params(labelsize=6 if small else 8, length=2 if small else 3, pad=1.5, color=_INK)
     if not small:
         axes.set_ylabel(panel.labels[0], labelpad=2)
