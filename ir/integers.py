@@ -29,12 +29,12 @@ class Integers:
     """Bounds of a cascade's params and extents.
 
     Extents are >= 1: a point of their rank exists wherever a predicate is asked for. Those of
-    `swept` and its components may be 0, and so may those of `unrelated` ranks.
+    `swept` and of the ranks in `empty` may be 0.
     """
 
     cascade: Cascade
     swept: str
-    unrelated: frozenset[str] = frozenset()
+    empty: frozenset[str] = frozenset()
     known: dict[Expr, Polynomial] = field(default_factory=dict, compare=False, repr=False)
 
     def polynomial(self, e: Expr) -> Polynomial:
@@ -170,8 +170,7 @@ class Integers:
             case Index():
                 return (0, inf)
             case Extent(rank):
-                empty = rank in self.unrelated or rank in _family(self.cascade, self.swept)
-                return (0 if empty else 1, inf)
+                return (0 if rank == self.swept or rank in self.empty else 1, inf)
             case Param(name):
                 return _declared(next((p for p in self.cascade.params if p.name == name), None))
             case Read():
@@ -226,7 +225,7 @@ class Integers:
     def positive(self, p: Polynomial) -> bool:
         """Proved >= 1 wherever a point of the swept rank exists: its extents are >= 1 there."""
         try:
-            for rank in _family(self.cascade, self.swept):
+            for rank in family(self.cascade, self.swept):
                 p = p.substitute(Extent(rank), atom(Extent(rank)) + 1)
             return self.nonnegative(p - 1)
         except TooManyTerms:
@@ -261,8 +260,8 @@ class Integers:
         return signs.pop() if len(signs) == 1 else 0
 
 
-def _family(cascade: Cascade, rank: str) -> frozenset[str]:
-    """A rank, its components, and what it is a component of: all empty, or none."""
+def family(cascade: Cascade, rank: str) -> frozenset[str]:
+    """A rank, its components, what it is a component of: where one has a point, all have."""
     parent = cascade.rank(rank).parent
     whole = cascade.rank(parent or rank)
     return frozenset((rank, whole.name, *whole.components))

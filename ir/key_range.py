@@ -12,7 +12,7 @@ from itertools import islice
 
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Index, Number, Param, Read
-from attnc.ir.integers import Integers
+from attnc.ir.integers import Integers, family
 from attnc.ir.monotone import direction
 from attnc.ir.polynomial import TooManyTerms
 from attnc.ir.show import show_expr
@@ -59,7 +59,7 @@ def find_range(visibility: Visibility, cascade: Cascade) -> KeyRange:
     """Like `key_range`. Raises Unsolvable, which says why there is none."""
     if visibility.every != visibility.some:
         raise Unsolvable("the reductions of one pass have different masks")
-    known = Integers(cascade, visibility.swept, _unrelated(visibility, cascade))
+    known = Integers(cascade, visibility.swept, _may_be_empty(visibility, cascade))
     parts = tuple(islice(subexprs(visibility.some), _MOST_PARTS + 1))
     if len(parts) > _MOST_PARTS:
         raise Unsolvable("the mask is too long to solve")
@@ -76,12 +76,11 @@ def find_range(visibility: Visibility, cascade: Cascade) -> KeyRange:
     return KeyRange(low, high, (along[0] in (0, 1), along[1] in (0, 1)), growing)
 
 
-def _unrelated(visibility: Visibility, cascade: Cascade) -> frozenset[str]:
-    """The ranks that have no part in a predicate: they may be empty."""
-    related = set(visibility.grid) | {visibility.swept, visibility.row or visibility.swept}
-    related |= {parent for r in related if (parent := cascade.rank(r).parent)}
-    related |= {c for r in related for c in cascade.rank(r).components}
-    return frozenset(r.name for r in cascade.ranks) - related
+def _may_be_empty(visibility: Visibility, cascade: Cascade) -> frozenset[str]:
+    """The swept rank, and those that have no part in a predicate."""
+    related = {r for r in (visibility.row, *visibility.grid) if r is not None}
+    there = {part for r in related for part in family(cascade, r)}
+    return frozenset(r.name for r in cascade.ranks) - there
 
 
 def _obstacle(x: Expr, visibility: Visibility, known: Integers) -> str | None:
