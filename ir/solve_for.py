@@ -121,9 +121,9 @@ class _Solver:
         moving = tuple(a for a in p.atoms if self.rank in index_ranks(a))
         if not moving:
             return self._condition(_at_most_zero(p))
-        if len(moving) > 1:
+        x, *others = moving
+        if others:
             raise Unsolvable
-        (x,) = moving
         factor, rest = _factor(p, x)
         if self.known.positive(factor):
             return self._bounded(x, self.known.divided("floordiv", -rest, factor), above=True)
