@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from attnc.ir.plan import Plan
     from attnc.picture import Picture
     from attnc.runtime.verify import VerifyReport
+    from attnc.tile_orders import TokenOrders
     from attnc.tile_shapes import TileSizes
     from attnc.tile_sweep import Ranges, TileSweep
     from attnc.tiles import Tiles
@@ -217,6 +218,24 @@ class Attention:
         from attnc.tile_sweep import sweep_tiles
 
         return sweep_tiles(self, shape, ranges, captured, tile=tile or {}, keys=keys, flat=flat)
+
+    def tile_orders(
+        self,
+        shape: Mapping[str, int],
+        /,
+        *,
+        tile: TileSizes | None = None,
+        **captured: Tensor,
+    ) -> TokenOrders:
+        """Compare orders of the tokens of a plane or volume by the flat tiles that they visit.
+
+        `tile`: tokens per rank (else 128). Raises AttncError E533 where there is no grid.
+        """
+        from attnc.masks import masks
+        from attnc.tile_orders import tile_orders
+
+        found = masks(self.plan, self.run_time_params, shape, captured)
+        return tile_orders(self.cascade, found, tile or {})
 
     def block_mask(
         self,

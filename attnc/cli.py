@@ -179,8 +179,12 @@ def cmd_tiles(args: argparse.Namespace) -> int:
     attention = _load(args)
     data = {name: read_tensor(file) for name, file in args.data.items()}
     how = {"keys": args.keys, "flat": args.flat}
-    if args.sweep:
-        found: Result = attention.sweep_tiles(args.shape, args.sweep, tile=args.tile, **how, **data)
+    found: Result
+    if args.orders:
+        with _busy(f"comparing orders of {args.spec}"):
+            found = attention.tile_orders(args.shape, tile=args.tile, **data)
+    elif args.sweep:
+        found = attention.sweep_tiles(args.shape, args.sweep, tile=args.tile, **how, **data)
     else:
         found = attention.tiles(args.shape, tile=args.tile, **how, **data)
     _print(args, found)
@@ -339,7 +343,11 @@ def _tiles(p: argparse.ArgumentParser) -> None:
 
 
 def _sweep(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
+    what = p.add_mutually_exclusive_group()
+    what.add_argument(
+        "--orders", action="store_true", help="compare orders of the tokens of a plane or volume"
+    )
+    what.add_argument(
         "--sweep",
         metavar="PARAM=RANGE",
         type=sweep_range,

@@ -198,7 +198,7 @@ def test_a_volume_of_two_million_tokens_takes_no_time() -> None:
     attention.tiles(shape, tile={"m": (4, 8, 8), "n": (4, 4, 4)})
     start = perf_counter()
     found = attention.tiles(shape, tile={"m": (4, 8, 4), "n": (4, 4, 4)}).main.census
-    assert perf_counter() - start < 1.0, "0.02 s where nothing else runs"
+    assert perf_counter() - start < 3.0, "0.05 s where nothing else runs"
     assert found.points == 128**6
     assert found.visible == 128**3 * 18 * 24 * 24
     assert np.prod([p.query_tiles for p in found.parts]) == found.query_tiles == 32 * 16 * 32
