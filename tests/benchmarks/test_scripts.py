@@ -43,3 +43,12 @@ def test_resources_of_a_spec_on_two_targets(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_waiting_time_of_a_spec() -> None:
     assert "FlexAttention takes" in run("benchmarks/compile_time.py", "--specs", "sdpa")
+
+
+@pytest.mark.slow
+def test_masks_beside_flex_attention(tmp_path: Path) -> None:
+    out = tmp_path / "masks.json"
+    run("benchmarks/masks.py", "--tiny", "--repeats", "1", "--json", str(out))
+    rows = json.loads(out.read_text())["rows"]
+    assert [r["name"] for r in rows[-2:]] == ["document", "na3d"]
+    assert all(r["over_compiled"] > 1 for r in rows if r["flex_compiled"] is not None)
