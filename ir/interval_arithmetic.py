@@ -110,7 +110,12 @@ def any_remainder(x: Span, y: Span) -> Span:
     low = np.where(y[0] < 0, y[0] + 1, 0)
     high = np.where(y[1] > 0, y[1] - 1, 0)
     inside = (x[0] >= 0) & (x[1] < y[0])
-    return np.where(inside, x[0], low), np.where(inside, x[1], high)
+    single = (x[0] == x[1]) & (y[0] == y[1])
+    only = x[0] % np.where(y[0] == 0, 1, y[0])
+    return (
+        np.where(single, only, np.where(inside, x[0], low)),
+        np.where(single, only, np.where(inside, x[1], high)),
+    )
 
 
 def float_operator(op: str, spans: list[Span]) -> Span:

@@ -30,7 +30,8 @@ from attnc.ir.interval_arithmetic import (
     scaled,
     squared,
 )
-from attnc.ir.walk import index_ranks
+from attnc.ir.ops import OPS
+from attnc.ir.walk import index_ranks, subexprs
 
 Side: TypeAlias = Literal["none", "row", "key", "both"]
 
@@ -139,7 +140,9 @@ class Compiler:
             side = "row"
         elif read <= self.coordinates.keys:
             side = "key"
-        return Code(run, varying, side, attained or not varying, dense or not varying, real)
+        # Integers are computed exactly where nothing varies, floats are rounded outwards.
+        single = not varying and not any(map(_is_float, subexprs(e)))
+        return Code(run, varying, side, attained or single, dense or single, real)
 
     def _truth(self, e: Expr) -> Code:
         match e:
@@ -280,6 +283,16 @@ class Compiler:
             return Truth(maybe, must, must, _not(maybe))
 
         return self._code(e, run, exact)
+
+
+def _is_float(e: Expr) -> bool:
+    match e:
+        case Number(value):
+            return isinstance(value, float)
+        case Apply(op, _):
+            return OPS[op].result == "float"
+        case _:
+            return False
 
 
 def _widened(values: Callable[[Boxes], Span]) -> Callable[[Boxes], Span]:

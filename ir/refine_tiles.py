@@ -23,7 +23,7 @@ from attnc.ir.tile_runs import BoolArray, IntArray, expand
 # Boxes of at most so many points are evaluated point by point.
 _POINTS = 32
 # So many boxes at a time, which bounds the memory.
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)

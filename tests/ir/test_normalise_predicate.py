@@ -1,0 +1,85 @@
+"""Normal predicates: equal to what they stand for, and simple where they can be."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnc.ir.expr import Expr, Extent, Number, Param
+from attnc.ir.normalise_predicate import normalise_predicate
+from attnc.ir.tile_classes import Axis, Bound
+from attnc.ir.value_bounds import ValueBounds
+from attnc.ir.walk import subexprs, substitute
+from tests.ir.pointwise import holds
+from tests.ir.random_masks import random_case
+from tests.ir.written import expression
+
+EXTENTS = {"m": 1000, "n": 1000, "r": 3, "u": 10, "s": 3, "v": 10}
+
+
+def normal(e: Expr) -> Expr:
+    return normalise_predicate(e, ValueBounds(EXTENTS, {}, {}, {}), frozenset("mru"), frozenset())
+
+
+@pytest.mark.parametrize(
+    "written, same",
+    [
+        ("m - n < 5", "m - 5 < n"),
+        ("m - m % 8 <= n", "8 * (m // 8) <= n"),
+        ("m // 8 * 8 > m - 3", "m % 8 < 3"),
+        ("2 * m <= 2 * n + 1", "m <= n"),
+        ("m % 4 == n % 4", "(m - n) % 4 == 0"),
+        ("(r + 3 * u) % 3 == (s + 3 * v) % 3", "r == s"),
+        ("(r + 3 * u) // 3 <= v", "u <= v"),
+        ("m // 4 // 16 < 3", "m < 192"),
+        ("not m <= n", "n < m"),
+        ("(m if m < 2000 else n) <= n", "m <= n"),
+        ("n * 0 + m >= 0 and n < 1000", "True"),
+        ("(m - n) * 2 == 5", "False"),
+    ],
+)
+def test_what_is_equal_becomes_the_same(written: str, same: str) -> None:
+    assert normal(expression(written)) == normal(expression(same))
+
+
+def test_a_maximum_that_repeats_a_coordinate_is_split() -> None:
+    found = normal(expression("max(m - n, n - m) + m <= 20"))
+    assert not any(getattr(e, "op", "") == "max" for e in subexprs(found))
+
+
+@given(st.integers(0, 1 << 32))
+def test_a_normal_predicate_holds_at_the_same_points(seed: int) -> None:
+    case = random_case(Random(seed))
+    axes = case.rows + case.keys
+    if case.bound.components or 0 in (a.extent for a in axes):
+        return
+    bounds, names = _bounds(axes, case.bound), {a.name for a in case.rows}
+    constants: dict[Expr, Expr] = {}
+    for e in subexprs(case.predicate):
+        if isinstance(e, Extent):
+            constants[e] = Number(case.bound.extents[e.rank])
+        elif isinstance(e, Param):
+            value = case.bound.params[e.name]
+            constants[e] = Number(value[e.item or 0] if isinstance(value, tuple) else value)
+    predicate = substitute(case.predicate, constants)
+    if any(getattr(e, "op", "") in ("floordiv", "mod") for e in subexprs(predicate)):
+        # Absence is taken care of before.
+        return
+    found = normalise_predicate(predicate, bounds, frozenset(names), frozenset())
+    np.testing.assert_array_equal(
+        holds(found, axes, case.bound), holds(predicate, axes, case.bound), err_msg=repr(predicate)
+    )
+
+
+def _bounds(axes: tuple[Axis, ...], bound: Bound) -> ValueBounds:
+    data = bound.tensors
+    return ValueBounds(
+        {a.name: a.extent for a in axes},
+        {n: (int(x.min()), int(x.max())) if x.size else (0, 0) for n, x in data.items()},
+        {n: "bool" if x.dtype == bool else "int" for n, x in data.items()},
+        {n: x.shape for n, x in data.items()},
+    )
