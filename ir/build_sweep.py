@@ -177,7 +177,7 @@ class _Builder:
         self.tiles.ready = after
         # The next pass may call its tiles by the same names.
         self.tiles.names.taken -= {x.name for x in block.lets}
-        seen = visibility(states, self.region.row, self.region.rank, self.grid, self.scope.cascade)
+        seen = visibility(self.derived, sweep, self.region.row, self.grid)
         return _Sweep(carries, block, full, after, seen)
 
     def _inside(self) -> Expr:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce as fold
 
 from attnc.ir.cascade import Cascade
-from attnc.ir.derived import State
+from attnc.ir.derived import Derived
 from attnc.ir.expr import Apply, Expr
 from attnc.ir.presence import TRUE, conjunction, conjuncts
 from attnc.ir.walk import index_ranks, reads
@@ -37,12 +37,17 @@ class Visibility:
         return tuple(dict.fromkeys(r.tensor for e in (self.some, self.every) for r in reads(e)))
 
 
-def visibility(
-    states: Iterable[State], row: str | None, swept: str, grid: Iterable[str], cascade: Cascade
-) -> Visibility:
-    """What the states of one pass need to see."""
-    masks = tuple(dict.fromkeys(conjunction(mask_conjuncts(s.present, cascade)) for s in states))
-    return _visibility(masks, masks, row, swept, grid, cascade)
+def visibility(derived: Derived, sweep: int, row: str | None, grid: Iterable[str]) -> Visibility:
+    """What the states of one pass need to see.
+
+    Derivation takes conditions on the row alone out of the states: where they fail, a statistic is
+    absent whatever was gathered. Rows at which all statistics are absent need to see nothing.
+    """
+    cascade = derived.cascade
+    rows = _common(mask_conjuncts(t.present, cascade) for t in derived.statistics)
+    own = (mask_conjuncts(s.present, cascade) for s in derived.states if s.sweep == sweep)
+    masks = tuple(dict.fromkeys(conjunction((*rows, *conditions)) for conditions in own))
+    return _visibility(masks, masks, row, derived.rank, grid, cascade)
 
 
 def joint_visibility(parts: Iterable[Visibility], cascade: Cascade) -> Visibility:
@@ -69,6 +74,12 @@ def _visibility(
     return Visibility(
         row, swept, tuple(r for r in grid if r in found and r != row), anywhere, everywhere
     )
+
+
+def _common(sets: Iterable[tuple[Expr, ...]]) -> tuple[Expr, ...]:
+    """What is in all of them, in the order of the first."""
+    first, *others = sets
+    return tuple(c for c in first if all(c in other for other in others))
 
 
 def mask_conjuncts(present: Expr, cascade: Cascade) -> tuple[Expr, ...]:

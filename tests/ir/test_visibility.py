@@ -1,0 +1,64 @@
+"""Which conditions of a spec decide what its sweeps visit."""
+
+from __future__ import annotations
+
+from attnc.dsl import load_text
+from attnc.ir.pipeline import plan
+from attnc.ir.plan import SweepStage
+from attnc.ir.show import show_expr
+from attnc.ir.visibility import Visibility, joint_visibility
+
+SPEC = """attention a
+input Q[b, h, m, d]
+input K[b, h, n, d]
+input V[b, h, n, e]
+{inputs}S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
+P[b, h, m, n] = softmax(n) S[b, h, m, n] where {where}
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]{second}
+output O[b, h, m, e]
+"""
+
+
+INPUTS = {"ends": "input ends[b]: int\n", "bias": "input bias[n]\n"}
+
+
+def spec(where: str, second: str = "") -> str:
+    inputs = "".join(x for name, x in INPUTS.items() if name in where)
+    return SPEC.format(where=where, second=second, inputs=inputs)
+
+
+def passes(where: str, second: str = "") -> list[Visibility]:
+    made = plan(load_text(spec(where, second), "a.attn"))
+    (stage,) = (s for s in made.stages if isinstance(s, SweepStage))
+    return [p.visibility for p in stage.passes]
+
+
+def test_the_mask_is_what_the_spec_says() -> None:
+    (seen,) = passes("n <= m and h + n > m")
+    assert show_expr(seen.some) == "n <= m and h + n > m"
+    assert (seen.every, seen.row, seen.swept, seen.grid) == (seen.some, "m", "n", ("h",))
+
+
+def test_conditions_on_the_row_alone_count() -> None:
+    (seen,) = passes("m < ends[b] and n < ends[b]")
+    assert show_expr(seen.some) == "m < ends[b] and n < ends[b]"
+    assert (seen.grid, seen.tensors) == (("b",), ("ends",))
+
+
+def test_conditions_on_values_do_not() -> None:
+    (seen,) = passes("n <= m and bias[n] > 0")
+    assert show_expr(seen.some) == "n <= m"
+
+
+def test_states_may_see_different_points() -> None:
+    (seen,) = passes("n <= m", " where n + 4 > m")
+    assert show_expr(seen.some) == "n <= m or n + 4 > m and n <= m"
+    assert show_expr(seen.every) == "n <= m and n + 4 > m"
+
+
+def test_passes_together() -> None:
+    one, other = (v for w in ("n <= m", "n < 8") for v in passes(w))
+    made = plan(load_text(spec("n <= m"), "a.attn"))
+    both = joint_visibility((one, other), made.cascade)
+    assert show_expr(both.some) == "n <= m or n < 8"
+    assert show_expr(both.every) == "n <= m and n < 8"
