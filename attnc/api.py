@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,7 @@ class Attention:
     @cached_property
     def plan(self) -> Plan:
         """How it is computed. Raises AttncError E901 for what is not lowered yet."""
-        from attnc.ir.pipeline import plan
-
-        return plan(self.specialised)
+        return _plan(self.specialised, self.specialised.source)
 
     @cached_property
     def module(self) -> ModuleType:
@@ -302,6 +300,15 @@ class Attention:
     def __repr__(self) -> str:
         params = "".join(f", {name}={value}" for name, value in self.params.items())
         return f"<attention {signature(self.cascade)}{params}>"
+
+
+# Two attentions of one spec differ in their params, and seldom in their plan. What a plan cites is
+# in the source, which is no part of a cascade's identity.
+@lru_cache(maxsize=64)
+def _plan(cascade: Cascade, source: str) -> Plan:
+    from attnc.ir.pipeline import plan
+
+    return plan(cascade)
 
 
 def _named(call: Call, named: Mapping[str, object]) -> dict[str, int]:

@@ -37,22 +37,22 @@ def test_the_result_is_the_commands_json() -> None:
 
 def test_the_smallest_stride_that_is_fully_block_sparse() -> None:
     # 1-D, 32K tokens, window 2048: 256, as published; one below or half of it is not.
-    strides = [1, 64, 128, 192, 255, 256, 257, 512, 2048]
+    strides = [1, 128, 255, 256, 257, 512]
     found = attnc.load("na1d", window=2048).sweep_tiles(
         {"M": 32768}, {"stride": strides}, tile={"m": 256, "n": 128}
     )
     full = [r.values["stride"] for r in found.rows if r.census.fully_block_sparse]
-    assert full == [256, 512, 2048]
+    assert full == [256, 512]
 
 
 def test_speed_is_not_monotonic_in_the_stride() -> None:
     found = attnc.load("na3d").sweep_tiles(
         HUNYUAN,
-        {"stride[0]": range(1, 19), "stride[1]": (1, 8, 12), "stride[2]": (1, 8)},
+        {"stride[0]": (1, 15, 16, 17), "stride[1]": (1, 8), "stride[2]": (1, 8)},
         tile=HUNYUAN_TILE,
     )
     by_stride = {r.values["stride"]: r for r in found.rows}
-    assert len(by_stride) == 18 * 3 * 2
+    assert len(by_stride) == 4 * 2 * 2
     assert round(by_stride[1, 1, 1].census.tile_max, 2) == 3.27
     best = by_stride[16, 8, 8]
     assert (round(best.census.tile_max, 2), best.census.fully_block_sparse) == (11.11, True)
@@ -64,7 +64,7 @@ def test_speed_is_not_monotonic_in_the_stride() -> None:
 
 def test_windows_that_visit_no_more_tiles_than_a_larger_one_are_off_the_frontier() -> None:
     found = attnc.load("sliding_window").sweep_tiles(
-        {"M": 512}, {"window": range(1, 131)}, tile={"m": 64, "n": 64}
+        {"M": 512}, {"window": (1, 2, 64, 65, 66, 128, 129, 130)}, tile={"m": 64, "n": 64}
     )
     assert found.monotonic
     # From 2 to 65 tokens two tiles are visited, from 66 to 129 three.
