@@ -6,15 +6,16 @@ condition on computed values (a divisor of 0) is known once the values are, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce as fold
 
 from attnc.ir.cascade import Cascade
 from attnc.ir.derived import Derived
-from attnc.ir.expr import Apply, Expr
+from attnc.ir.expr import Apply, Expr, Read
 from attnc.ir.presence import TRUE, conjunction, conjuncts
-from attnc.ir.walk import index_ranks, reads
+from attnc.ir.types import dtype_of
+from attnc.ir.walk import index_ranks, reads, subexprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,16 @@ def _common(sets: Iterable[tuple[Expr, ...]]) -> tuple[Expr, ...]:
 
 
 def mask_conjuncts(present: Expr, cascade: Cascade) -> tuple[Expr, ...]:
-    """The conditions of a presence that are a mask's: nothing computed is needed to know them."""
-    return tuple(c for c in dict.fromkeys(conjuncts(present)) if _is_mask(cascade)(c))
+    """The conditions of a presence that are a mask's: of coordinates, in integer arithmetic."""
+    return tuple(c for c in dict.fromkeys(conjuncts(present)) if _is_mask(c, cascade))
 
 
-def _is_mask(cascade: Cascade) -> Callable[[Expr], bool]:
+def _is_mask(condition: Expr, cascade: Cascade) -> bool:
     captured = {t.name for t in cascade.inputs if t.dtype != "float"}
-    return lambda c: all(r.tensor in captured for r in reads(c))
+    return bool(index_ranks(condition)) and all(
+        x.tensor in captured if isinstance(x, Read) else dtype_of(x, cascade) != "float"
+        for x in subexprs(condition)
+    )
 
 
 def _ranks(e: Expr, cascade: Cascade) -> frozenset[str]:

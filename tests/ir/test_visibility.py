@@ -62,3 +62,8 @@ def test_passes_together() -> None:
     both = joint_visibility((one, other), made.cascade)
     assert show_expr(both.some) == "n <= m or n < 8"
     assert show_expr(both.every) == "n <= m and n < 8"
+
+
+def test_conditions_of_params_alone_or_of_floats_do_not() -> None:
+    (seen,) = passes("n <= m and D > 3 and m * 0.5 < n")
+    assert show_expr(seen.some) == "n <= m"
