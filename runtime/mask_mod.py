@@ -16,10 +16,10 @@ from torch import Tensor
 from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code
 from attnc.errors import AttncError
 from attnc.ir.evaluate import compile_expr
-from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.frame import Frame, Scope
 from attnc.ir.ops import OPS
-from attnc.ir.put_in_numbers import fold_numbers, put_in_numbers
+from attnc.ir.put_in_numbers import fold_numbers
 from attnc.ir.tiling import Bound
 from attnc.ir.walk import reads, rewrite, subexprs, substitute_indices
 from attnc.runtime.modules import load_source
@@ -75,8 +75,8 @@ def mask_mod(
 
     `name` is shown in tracebacks. Raises AttncError E518 if an integer leaves 64 bits.
     """
-    placed = substitute_indices(predicate, coordinates.ranks)
-    simple = rewrite(put_in_numbers(placed, bound), _simplify)
+    numbers = rewrite(predicate, lambda e: _put_in(e, bound))
+    simple = rewrite(substitute_indices(numbers, coordinates.ranks), _simplify)
     held = {r.tensor: _readable(tensors[r.tensor]) for r in reads(simple)}
     largest = _Largest(coordinates.sizes, held)
     top = max((largest.of(e) for e in subexprs(simple)), default=0)
@@ -104,20 +104,52 @@ def _readable(x: Tensor) -> Tensor:
     return x if x.numel() else x.new_zeros((1,) * x.dim())
 
 
+def _put_in(e: Expr, bound: Bound) -> Expr | None:
+    """A parameter or an extent as a number."""
+    match e:
+        case Param(name, item):
+            value = bound.params[name]
+            return Number(value[item or 0] if isinstance(value, tuple) else value)
+        case Extent(rank):
+            return Number(bound.extents[rank])
+        case _:
+            return None
+
+
 def _simplify(e: Expr) -> Expr | None:
-    """One step towards what torch can write: no number is left where it needs a tensor."""
+    """One step towards what torch can write: no number is left where it needs a tensor.
+
+    What may be absent stays: `x / 0` hides its point, whatever it would be compared with.
+    """
     match e:
         case Apply("clamp", (x, low, high)):
             floor = Apply("max", (x, low))
             ceiling = Apply("min", (_simplify(floor) or floor, high))
             return _simplify(ceiling) or ceiling
-        case Apply("mod", (_, Number(1))):
-            return Number(0)
         case Apply(_, args) if all(isinstance(a, Number) for a in args):
             value, present = compile_expr(e)(Frame(Scope(), {}))
             return Number(value) if present is None else None
+        case Apply("select", (Number(test), x, y)):
+            return x if test else y
+        case Apply("and", (x, Number(True))) | Apply("and", (Number(True), x)):
+            return x
+        case _ if not all(map(_present, subexprs(e))):
+            return None
+        case Apply("mod", (_, Number(1))):
+            return Number(0)
         case _:
             return fold_numbers(e)
+
+
+def _present(e: Expr) -> bool:
+    """Whether a node makes nothing absent by itself."""
+    match e:
+        case Apply("given"):
+            return False
+        case Apply(op, (_, divisor)) if op in _DIVISIONS:
+            return isinstance(divisor, Number) and divisor.value != 0
+        case _:
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +281,7 @@ class _Writer:
                 return x, _meet([there, holds, known])
             case Apply("select", (c, a, b)):
                 return self._select(self.write(c), self.write(a), self.write(b))
-            case Apply("div" | "floordiv" | "mod" | "exactdiv", (_, b)) if (
-                not isinstance(b, Number) or not b.value
-            ):
+            case Apply(op) if op in _DIVISIONS and not _present(e):
                 return self._guarded(e)
         pairs = [self.write(a) for a in e.args]
         return self._operator(e, [code for code, _ in pairs]), _meet([p for _, p in pairs])
@@ -260,7 +290,7 @@ class _Writer:
         """A division that is absent where the divisor is 0."""
         (x, in_x), (y, in_y) = map(self.write, e.args)
         if isinstance(e.args[1], Number):
-            return Code("0"), Code("b.new_zeros((), dtype=torch.bool)")
+            return Code("b.new_zeros(())"), Code("b.new_zeros((), dtype=torch.bool)")
         divisor = self._where(Code(f"{y.inside(SUM)} == 0", COMPARE), Code("1"), y)
         nonzero = Code(f"{y.inside(SUM)} != 0", COMPARE)
         return self._operator(e, [x, divisor]), _meet([in_x, in_y, nonzero])
