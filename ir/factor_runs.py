@@ -117,6 +117,7 @@ class _Search:
         """Look at the blocks inside a parent block for each row; what is left to look into."""
         key, inside = self._children(level, parent)
         last = level == len(self.levels) - 1
+        visible: list[Any]
         visible, hidden = self._truths(level, row[:, None], key, last)
         if inside is not None:
             visible = [x if x is None else x & inside for x in visible]

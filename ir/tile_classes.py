@@ -19,7 +19,7 @@ from attnc.ir.factor_runs import factor_runs
 from attnc.ir.mask_program import Context, TensorFacts, mask_program
 from attnc.ir.presence import TRUE
 from attnc.ir.tile_product import product_runs
-from attnc.ir.tile_runs import IntArray, Runs, make_runs
+from attnc.ir.tile_runs import IntArray, Runs, no_runs
 from attnc.ir.tiling import Axis, Bound
 from attnc.ir.walk import index_ranks, reads
 
@@ -95,7 +95,8 @@ class TileClasses:
 
         This forms the product: memory grows with the number of runs, not of tiles.
         """
-        return product_runs(self)
+        parts = ((f.rows, f.keys, f.runs) for f in self.factors)
+        return product_runs(self.row_axes, self.key_axes, tuple(parts))
 
     def _total(self, per_row: Callable[[Runs], IntArray]) -> int:
         return prod(int(per_row(f.runs).sum()) for f in self.factors)
@@ -118,12 +119,7 @@ def tile_classes(
     or by its components, whichever of them the predicate reads.
     """
     if 0 in (a.extent for a in rows + keys):
-        nothing = make_runs(
-            prod(a.tiles for a in rows),
-            prod(a.tiles for a in keys),
-            *(np.zeros(0, np.int64),) * 3,
-            np.zeros(0, bool),
-        )
+        nothing = no_runs(prod(a.tiles for a in rows), prod(a.tiles for a in keys))
         return TileClasses(rows, keys, (Factor(rows, keys, nothing),))
     tensors = {name: _plain(bound.tensors[name]) for name in _tensors(predicate, exists)}
     context = Context(

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 
 from attnc.ir.tile_runs import BoolArray, IntArray, Runs, expand, make_runs
+from attnc.ir.tiling import Axis
 
-if TYPE_CHECKING:
-    from attnc.ir.tile_classes import TileClasses
-    from attnc.ir.tiling import Axis
+# The axes of rows and of keys of a factor, and the runs over their tiles.
+Part: TypeAlias = tuple[tuple[Axis, ...], tuple[Axis, ...], Runs]
 
 
-def product_runs(classes: TileClasses) -> Runs:
+def product_runs(rows: tuple[Axis, ...], keys: tuple[Axis, ...], parts: tuple[Part, ...]) -> Runs:
     """Runs over all row axes and all key axes, each row-major in the order given."""
-    rows, keys = classes.row_axes, classes.key_axes
-    if len(classes.factors) == 1 and classes.factors[0].keys == keys:
-        return classes.factors[0].runs
-    last = next((f for f in classes.factors if f.keys and f.keys == keys[-len(f.keys) :]), None)
-    row = np.arange(prod(a.tiles for a in rows))
+    if len(parts) == 1 and parts[0][:2] == (rows, keys):
+        return parts[0][2]
+    last = next((p for p in parts if p[1] and p[1] == keys[-len(p[1]) :]), None)
+    total, width = (prod(a.tiles for a in axes) for axes in (rows, keys))
+    row = np.arange(total)
     base, full = np.zeros_like(row), np.ones(len(row), bool)
-    for factor in classes.factors:
-        if factor is last:
+    for part in parts:
+        if part is last:
             continue
-        offsets, tiles, filled = _tiles(factor.runs)
-        moved = _renumber(tiles, factor.keys, keys)
-        piece, entry = _entries(offsets, _renumber(row, rows, factor.rows))
+        offsets, tiles, filled = _tiles(part[2])
+        moved = _renumber(tiles, part[1], keys)
+        piece, entry = _entries(offsets, _renumber(row, rows, part[0]))
         row, base, full = row[piece], base[piece] + moved[entry], full[piece] & filled[entry]
     if last is None:
-        return make_runs(classes.rows, classes.keys, row, base, base + 1, full)
-    runs = last.runs
-    piece, entry = _entries(runs.offsets, _renumber(row, rows, last.rows))
-    base = base[piece]
-    start, stop = base + runs.start[entry], base + runs.stop[entry]
-    return make_runs(
-        classes.rows, classes.keys, row[piece], start, stop, full[piece] & runs.full[entry]
-    )
+        return make_runs(total, width, row, base, base + 1, full)
+    runs = last[2]
+    piece, entry = _entries(runs.offsets, _renumber(row, rows, last[0]))
+    start, stop = base[piece] + runs.start[entry], base[piece] + runs.stop[entry]
+    return make_runs(total, width, row[piece], start, stop, full[piece] & runs.full[entry])
 
 
 def _tiles(runs: Runs) -> tuple[IntArray, IntArray, BoolArray]:

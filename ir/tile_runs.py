@@ -79,8 +79,7 @@ def make_runs(
 ) -> Runs:
     """Runs from pieces in any order that do not overlap; neighbours of one class are merged."""
     if not len(row):
-        nothing = np.zeros(0, np.int64)
-        return Runs(keys, np.zeros(rows + 1, np.int64), nothing, nothing, nothing.astype(bool))
+        return no_runs(rows, keys)
     place = row * keys + start
     if (place[1:] < place[:-1]).any():
         order = np.argsort(place, kind="stable")
@@ -90,6 +89,12 @@ def make_runs(
     last = np.append(first[1:], len(row)) - 1
     offsets = offsets_of(np.bincount(row[first], minlength=rows))
     return Runs(keys, offsets, start[first], stop[last], full[first])
+
+
+def no_runs(rows: int, keys: int) -> Runs:
+    """Every tile empty."""
+    nothing = np.zeros(0, np.int64)
+    return Runs(keys, np.zeros(rows + 1, np.int64), nothing, nothing, nothing.astype(bool))
 
 
 def whole(rows: int, keys: int) -> Runs:

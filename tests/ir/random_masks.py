@@ -1,4 +1,4 @@
-"""Random predicates and spaces to cut into tiles: all operators, reads of data, grids, flat ones."""
+"""Random predicates and spaces to cut into tiles: all operators, reads, flat tiles and grids."""
 
 from __future__ import annotations
 
