@@ -14,6 +14,7 @@ from attnc.codegen.kernel import words, write_kernel
 from attnc.codegen.launcher import write_launcher
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.prune import needed_stages
+from attnc.codegen.tile_lists import tile_list_helpers
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
@@ -31,6 +32,7 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
         for i, s in enumerate(plan.stages)
         if isinstance(s, SweepStage)
     )
+    lists = tuple(k.lists for k in kernels if k.lists is not None)
     launcher = write_launcher(plan, kernels, public, config or {})
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
     text = [x for k in kernels for x in k.lines]
@@ -38,6 +40,7 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     template = templates().get_template("module.py.j2")
     fields = {
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
+        "lists": lists, "list_helpers": tile_list_helpers(lists) if lists else "",
         "notes": _derivation(plan), "constants": constants,
         "spec": _listing(plan.cascade),
     }  # fmt: skip

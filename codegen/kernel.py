@@ -8,20 +8,35 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from attnc.codegen.address import Addressing
+from attnc.codegen.coordinates import Coordinates, Definition, tile_coordinates
 from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.lets import Context, Lines
+from attnc.codegen.list_visits import (
+    count_name,
+    entry_lines,
+    listed_tiles,
+    table_name,
+    tiles_name,
+)
 from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
-from attnc.codegen.visits import TileLoop, all_tiles, loaded, missing_loads, range_tiles
+from attnc.codegen.tile_lists import TileLists, kernel_lists
+from attnc.codegen.visits import TileLoop, Visits, all_tiles, loaded, missing_loads, range_tiles
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
 from attnc.ir.facts import bounds
 from attnc.ir.key_range import KeyRange, key_range
+from attnc.ir.layout import Layout, TileAxis
 from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, SweepStage
 from attnc.ir.walk import index_ranks
 
-Role: TypeAlias = Literal["tensor", "stride", "extent", "param", "host", "width", "block", "wide"]
+Role: TypeAlias = Literal[
+    "tensor", "table", "tiles", "stride", "extent", "param", "host", "count", "step", "width",
+    "block", "wide",
+]  # fmt: skip
+# Passed at run time: no value causes a recompilation.
+_NUMBERS: tuple[Role, ...] = ("extent", "param", "host", "count", "step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,7 @@ class Kernel:
     `split` is the column rank whose tiles go to different programs; `multiplied` are the tensors
     whose tiles enter matrix products as they are, so their types must agree. `stepped` names the
     strides by which tile coordinates are multiplied: where one is large, offsets must be `wide`.
+    `lists` makes the table and the list from which it knows its tiles, if it has no closed form.
     """
 
     name: str
@@ -65,6 +81,7 @@ class Kernel:
     split: str | None
     multiplied: tuple[str, ...]
     stepped: frozenset[str]
+    lists: TileLists | None = None
 
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
         """The parameters of some roles, in order."""
@@ -82,9 +99,9 @@ class Kernel:
         strides = self.named("stride")
         tensors = dict.fromkeys(p.of for p in strides)
         groups = [
-            self.named("tensor"),
+            self.named("tensor", "table", "tiles"),
             *([p for p in strides if p.of == t] for t in tensors),
-            self.named("extent", "param", "host"),
+            self.named(*_NUMBERS),
         ]
         lines = [tuple(p.name for p in g) for g in groups if g]
         fixed = tuple(f"{p.name}: tl.constexpr" for p in self.named("width", "block", "wide"))
@@ -93,7 +110,7 @@ class Kernel:
     @property
     def decorator(self) -> str:
         """`triton.jit`, told which arguments' values must never cause a recompilation."""
-        names = ", ".join(f'"{p.name}"' for p in self.named("extent", "param", "host"))
+        names = ", ".join(f'"{p.name}"' for p in self.named(*_NUMBERS))
         return f"@triton.jit(do_not_specialize=[{names}])"
 
 
@@ -107,15 +124,25 @@ def write_kernel(
     """
     stage = prune(stage)
     ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
+    lists = kernel_lists(stage, cascade, f"_{name}_tiles") if None in ranges else None
+    if lists is not None:
+        ranges = (None,) * len(ranges)
     stage = replace(stage, resident=(*stage.resident, *missing_loads(ranges, stage)))
-    return _Writer(Scope(cascade, stage, helpers), name, lead, ranges).kernel()
+    scope = Scope(cascade, stage, helpers, {} if lists is None else lists.layouts)
+    return _Writer(scope, name, lead, ranges, lists).kernel()
 
 
 class _Writer:
     def __init__(
-        self, scope: Scope, name: str, lead: str, ranges: tuple[KeyRange | None, ...]
+        self,
+        scope: Scope,
+        name: str,
+        lead: str,
+        ranges: tuple[KeyRange | None, ...],
+        lists: TileLists | None,
     ) -> None:
         self.scope, self.stage, self.name, self.ranges = scope, scope.stage, name, ranges
+        self.lists = lists
         tiles = self.tiles = Tiles(scope)
         host: dict[Expr, Expr] = {}
         for let in self.stage.host:
@@ -165,6 +192,7 @@ class _Writer:
             split=self.scope.split,
             multiplied=self._multiplied(),
             stepped=frozenset(self.addressing.stepped),
+            lists=self.lists,
         )
 
     def _doc(self) -> str:
@@ -182,17 +210,13 @@ class _Writer:
         states, after = Lines(self.context), Lines(self.context, self.inlined)
         for carry in p.carries:
             states.carry(carry)
-        visits = (
-            all_tiles(self.scope)
-            if keys is None
-            else range_tiles(keys, self.tiles, loaded(self.stage))
-        )
+        visits = self._visits(keys)
         made = [self._loop(p, x) for x in visits.loops]
         for let in p.after:
             after.let(let)
         rank = self.stage.swept
         body = [x for loop in made for x in (*loop.before, *loop.body)]
-        local = self._once(self.scope.local(rank), self.scope.arange(self.scope.block(rank)), body)
+        local = self._once(self._coordinates(rank).local, body)
         setup = [x for x in visits.setup if x not in self.context.hoisted]
         self.context.hoisted.update(setup)
         heads = [loop.before for loop in made]
@@ -224,27 +248,24 @@ class _Writer:
         opening = (*visit.opening, *self._opening(body.lines))
         return Loop(tuple(body.before), visit.head, (*opening, *body.lines), ())
 
-    def _once(self, name: str, value: str, used_by: Sequence[str]) -> list[str]:
-        """A definition ahead of a loop, unless an earlier loop had it or nothing needs it."""
-        line = f"{name} = {value}"
-        if line in self.context.hoisted or name not in words(used_by):
-            return []
-        self.context.hoisted.add(line)
-        return [line]
+    def _visits(self, keys: KeyRange | None) -> Visits:
+        if self.lists is not None:
+            return listed_tiles(self.scope)
+        if keys is None:
+            return all_tiles(self.scope)
+        return range_tiles(keys, self.tiles, loaded(self.stage))
+
+    def _once(self, definitions: Sequence[Definition], used_by: Sequence[str]) -> list[str]:
+        """Definitions ahead of a loop, unless an earlier loop had them or nothing needs them."""
+        lines = [x for x in needed([*definitions], used_by) if x not in self.context.hoisted]
+        self.context.hoisted.update(lines)
+        return lines
 
     def _opening(self, body: Sequence[str]) -> list[str]:
         """The coordinates of the swept tile, as far as the body uses them."""
         rank, scope = self.stage.swept, self.scope
-        start, offsets = scope.start(rank), scope.offsets(rank)
-        return needed(
-            [
-                (scope.wide(rank), f"tl.cast({start}, tl.int64)"),
-                (offsets, f"{start} + {scope.local(rank)}"),
-                (scope.inside(rank), f"{offsets} < {scope.extent(rank)}"),
-                *self._components(rank),
-            ],
-            body,
-        )
+        wide = (scope.wide(rank), f"tl.cast({scope.start(rank)}, tl.int64)")
+        return needed([wide, *self._coordinates(rank).moving], body)
 
     # coordinates -------------------------------------------------------------------------------
 
@@ -252,11 +273,15 @@ class _Writer:
         """Which part of the output a program computes, and the coordinates that its tiles need."""
         scope, row, grid = self.scope, self.stage.row, self.stage.grid
         lines = ["pid = tl.program_id(0)"] if row or grid else []
+        place = scope.namer.name(("lists", "place"), "place")
         if row:
             block = scope.block(row)
-            tiles = scope.namer.name(("count", row), f"tiles_{row}")
-            lines.append(f"{tiles} = tl.cdiv({scope.extent(row)}, {block})")
-            if self._growing():
+            tiles = count_name(scope)
+            if self.lists is None:
+                lines.append(f"{tiles} = tl.cdiv({scope.extent(row)}, {block})")
+            if self.lists is not None:
+                lines.append(f"{place} = pid % {tiles}")
+            elif self._growing():
                 lines.append(
                     f"# longest first: the last of {row} see the most of {scope.stage.swept}"
                 )
@@ -269,7 +294,9 @@ class _Writer:
             lines.append(f"{scope.place(rank)} = (pid % {extent}).to(tl.int64)")
             lines.append(f"pid = pid // {extent}")
         lines += [f"{scope.place(grid[0])} = pid.to(tl.int64)"] if grid else []
-        return lines + needed([*self.addressing.indices, *self._coordinates()], body)
+        if self.lists is not None:
+            lines += entry_lines(scope, self.lists, place)
+        return lines + needed([*self.addressing.indices, *self._resident_coordinates()], body)
 
     def _growing(self) -> bool:
         """Whether later rows have more to sweep."""
@@ -277,29 +304,27 @@ class _Writer:
         known = [x for x in self.ranges if x is not None]
         return any(x.growing and (index_ranks(x.high) | index_ranks(x.low)) & row for x in known)
 
-    def _components(self, rank: str) -> list[tuple[str, str]]:
-        """The coordinates of a tile's components."""
-        return [
-            (self.scope.offsets(c), self.tiles.component(c, rank).text)
-            for c in self.scope.cascade.rank(rank).components
-        ]
+    def _coordinates(self, rank: str) -> Coordinates:
+        """The coordinates of the row's or of the swept rank's tiles."""
+        layout = self.scope.layouts.get(rank, Layout(rank, (TileAxis(rank),)))
+        return tile_coordinates(self.scope, layout, lambda c, r: self.tiles.component(c, r).text)
 
-    def _coordinates(self) -> list[tuple[str, str]]:
+    def _resident_coordinates(self) -> list[Definition]:
         """Definitions of the tiles' coordinates and edges, the swept rank's aside."""
-        scope, found = self.scope, []
+        scope, found = self.scope, list[Definition]()
         for rank in scope.tile_ranks:
             block, extent = scope.block(rank), scope.extent(rank)
             offsets, inside = scope.offsets(rank), scope.inside(rank)
             if rank == self.stage.row:
-                found.append((scope.local(rank), scope.arange(block)))
-                found.append((offsets, f"{scope.start(rank)} + {scope.local(rank)}"))
-                found.append((inside, f"{offsets} < {extent}"))
+                at = self._coordinates(rank)
+                found += [*at.local, *at.moving]
             elif rank != self.stage.swept:
                 start = f"tl.program_id(1) * {block} + " if rank == scope.split else ""
                 found.append((offsets, f"{start}{scope.arange(block)}"))
                 # true at compile time where the extent fills its block, so the mask goes away
                 found.append((inside, f"({offsets} < {extent}) | ({extent} == {block})"))
-            found += self._components(rank) if rank != self.stage.swept else []
+                parts = scope.cascade.rank(rank).components
+                found += [(scope.offsets(c), self.tiles.component(c, rank).text) for c in parts]
         return found
 
     # the signature -----------------------------------------------------------------------------
@@ -313,6 +338,10 @@ class _Writer:
         ]
         tensors = [t for t in dict.fromkeys(tensors) if ("tensor", t) in scope.namer.names]
         found = [Parameter(scope.pointer(t), "tensor", t) for t in tensors]
+        found += [
+            Parameter(table_name(scope), "table", ""),
+            Parameter(tiles_name(scope), "tiles", ""),
+        ]
         for t in tensors:
             for i in range(len(scope.axes_of(t))):
                 found.append(Parameter(scope.stride(t, i), "stride", t, i))
@@ -322,8 +351,13 @@ class _Writer:
             items = range(p.length) if p.length else (None,)
             found += [Parameter(scope.param(p.name, i), "param", p.name, i) for i in items]
         found += [Parameter(scope.let(x.name), "host", x.name) for x in s.host]
+        if self.lists is not None:
+            found.append(Parameter(count_name(scope), "count", ""))
+            found += [Parameter(scope.step(c), "step", c) for c in self.lists.steps]
         found += [Parameter(scope.extent(r), "width", r) for r in scope.feature_ranks]
         found += [Parameter(scope.block(r), "block", r) for r in scope.tile_ranks]
+        parts = (c for x in scope.layouts.values() for c in x.coordinates if c != x.rank)
+        found += [Parameter(scope.block(c), "block", c) for c in parts]
         found.append(Parameter(scope.wide_offsets, "wide", ""))
         return tuple(p for p in found if p.name in used)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from attnc.codegen.config import MAX_COLUMNS, MAX_WIDTH, Config, config_table
 from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
+from attnc.codegen.list_calls import ListCaller
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.torch_stage import TorchCode
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
@@ -270,6 +271,10 @@ class _Writer:
         lines += self._wide(kernel)
         row, split = kernel.stage.row, kernel.split
         counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
+        if kernel.lists is not None:
+            lines += self.lists.lines(kernel.lists)
+            self.host.helpers |= kernel.lists.host
+            counts = [f"{self._local('row_table')}.shape[1]"] if row else []
         counts += [self.extent(r) for r in kernel.stage.grid]
         programs = self._local("programs")
         lines.append(f"{programs} = {' * '.join(counts) or '1'}")
@@ -290,6 +295,16 @@ class _Writer:
         strides = [f"{self.tensor(p.of)}.stride({p.item})" for p in steps]
         largest = f"max({', '.join(strides)})" if len(strides) > 1 else "".join(strides) or "0"
         return [f"{self._local('wide')} = {2**31 // (2 * MAX_WIDTH)} < {largest}"]
+
+    @property
+    def lists(self) -> ListCaller:
+        """Writes how kernels get their lists."""
+        return ListCaller(
+            self.cascade, self.tensor, self._number, self._block, self._local, self.lead
+        )
+
+    def _number(self, e: Expr) -> str:
+        return self.host.write(e).text
 
     def _host(self, value: object) -> str:
         return self.host.write(value).text  # type: ignore[arg-type]
@@ -354,6 +369,12 @@ class _Writer:
                     found.append(f"int({text})" if host.dtype == "bool" else text)
                 case "width":
                     found.append(f"{p.name}={self.extent(p.of)}")
+                case "table" | "tiles":
+                    found.append(self._local({"table": "row_table", "tiles": "key_tiles"}[p.role]))
+                case "count":
+                    found.append(f"{self._local('row_table')}.shape[1]")
+                case "step":
+                    found.append(self.lists.step(p.of))
                 case "block":
                     found.append(f"{p.name}={self._block(p.of)}")
                 case "wide":

@@ -9,6 +9,7 @@ from attnc.codegen.code import CONSTANTS, Code
 from attnc.codegen.names import LAUNCH, Namer
 from attnc.ir.cascade import Cascade, DType
 from attnc.ir.expr import Expr, Extent, Param
+from attnc.ir.layout import Layout
 from attnc.ir.plan import Fold, Let, Serial, SweepStage
 from attnc.ir.walk import output_ranks
 
@@ -17,13 +18,15 @@ from attnc.ir.walk import output_ranks
 class Scope:
     """Names of one kernel.
 
-    `helpers` names the functions of the module. Just now, `serial` are the ranks walked one
+    `helpers` names the functions of the module; `layouts` shapes the tiles of ranks; without one
+    they are runs of coordinates. Just now, `serial` are the ranks walked one
     coordinate at a time, and `whole` those whose tiles have no coordinate beyond the extent.
     """
 
     cascade: Cascade
     stage: SweepStage
     helpers: Mapping[str, str]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
     namer: Namer = field(default_factory=Namer)
     serial: set[str] = field(default_factory=set)
     whole: set[str] = field(default_factory=set)
@@ -109,6 +112,10 @@ class Scope:
 
     def block(self, rank: str) -> str:
         return self.namer.name(("block", rank), f"BLOCK_{rank.upper()}")
+
+    def step(self, coordinate: str) -> str:
+        """How far apart the places of a tile are."""
+        return self.namer.name(("step", coordinate), f"step_{coordinate}")
 
     @property
     def wide_offsets(self) -> str:

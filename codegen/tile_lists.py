@@ -17,8 +17,10 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.defined import defined
 from attnc.ir.expr import Apply, Expr, Extent, Index, Param, Read
 from attnc.ir.layout import Layout, TileAxis, layouts, same_residues
+from attnc.ir.plan import SweepStage
+from attnc.ir.presence import TRUE
 from attnc.ir.show import show_expr
-from attnc.ir.visibility import Visibility
+from attnc.ir.visibility import Visibility, joint_visibility
 from attnc.ir.walk import children, index_ranks, reads
 
 _LOCALS = ("device", "bounds", "visible", "some", "every", "seen", "inside")
@@ -30,6 +32,7 @@ _KEPT = 16
 class TileLists:
     """A function of a module, `name(device, *tensors, *numbers)`: see `_list_tiles` there.
 
+    grid:        the ranks on whose coordinates the lists depend
     row, swept:  how tiles are shaped
     tensors:     the captured tensors that it takes
     extents:     then the ranks whose extents, and the params, that it takes
@@ -40,6 +43,7 @@ class TileLists:
     """
 
     name: str
+    grid: tuple[str, ...]
     row: Layout | None
     swept: Layout
     tensors: tuple[str, ...]
@@ -50,6 +54,23 @@ class TileLists:
     lines: tuple[str, ...]
     helpers: frozenset[str]
     host: frozenset[str]
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """How tiles are shaped, by rank."""
+        return {x.rank: x for x in (self.row, self.swept) if x is not None}
+
+
+def kernel_lists(stage: SweepStage, cascade: Cascade, name: str) -> TileLists | None:
+    """Lists for all passes of a kernel; None if nothing is hidden from some pass.
+
+    Nor are there lists for a mask of coordinates that the kernel has only as parts of others.
+    """
+    seen = joint_visibility((p.visibility for p in stage.passes), cascade)
+    own = {*seen.grid, seen.row, seen.swept}
+    ranks = index_ranks(seen.some) | index_ranks(seen.every)
+    known = all(r in own or cascade.rank(r).parent in own for r in ranks)
+    return write_tile_lists(seen, cascade, name) if known and seen.some != TRUE else None
 
 
 def write_tile_lists(visibility: Visibility, cascade: Cascade, name: str) -> TileLists:
@@ -139,6 +160,7 @@ class _Writer:
             helpers |= {"_check_places"}
         return TileLists(
             name=self.name,
+            grid=self.visibility.grid,
             row=self.row,
             swept=self.swept,
             tensors=self.tensors,
@@ -147,9 +169,15 @@ class _Writer:
             steps=steps,
             tiles=tiles,
             lines=(*self._head(parameters), *body),
-            helpers=helpers,
+            helpers=helpers | self._shaping(),
             host=frozenset(self.host.helpers),
         )
+
+    def _shaping(self) -> frozenset[str]:
+        """What the launcher calls to find the shapes of tiles."""
+        found = [x for x in (self.row, self.swept) if x is not None]
+        shapes = {"_tile_shape"} if any(len(x.axes) > 1 for x in found) else set()
+        return frozenset(shapes | ({"_steps"} if self.stepped else set()))
 
     def _head(self, parameters: list[str]) -> list[str]:
         v = self.visibility

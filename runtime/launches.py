@@ -7,11 +7,11 @@ exactly those of a real call, whatever the launcher computes on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from attnc.runtime.machine_code import Argument, Pointer
 # What Triton takes as options of a launch, not as arguments of a kernel.
 _OPTIONS = ("num_warps", "num_stages", "maxnreg")
 _LARGE_BYTES = 2**31
+# A module's axes: each has a `length` and a `tile`.
+Axes: TypeAlias = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ def find_launches(
     }
     recorded: list[Launch] = []
     copy = _recording(module, recorded)
+    if hasattr(module, "_list_tiles"):
+        # Tensors without storage have no tiles to list; how many row tiles there are is known.
+        vars(copy).update(_list_tiles=_no_tiles, _check_places=lambda *_: None)
     vars(copy).update(WARP_SIZE=warp_size, _capability=lambda: capability)
     call_module(copy, cascade, tensors, params=params, extents=extents)
     return tuple(recorded)
@@ -84,6 +89,15 @@ def _recording(module: ModuleType, recorded: list[Launch]) -> ModuleType:
         elif hasattr(value, "arg_names"):
             setattr(copy, name, _Recorder(value, recorded))
     return copy
+
+
+def _no_tiles(
+    device: torch.device, bounds: object, visible: object, grid: Axes, rows: Axes, keys: Axes
+) -> tuple[Tensor, Tensor]:
+    """What a module's `_list_tiles` returns, where every list is empty."""
+    tiles, points = (prod(-(-a.length // a.tile) for a in axes) for axes in (rows, grid))
+    table = torch.empty((points, tiles, 4), dtype=torch.int32, device=device)
+    return table, torch.empty(0, dtype=torch.int32, device=device)
 
 
 class _Recorder:

@@ -27,8 +27,13 @@ Derived from it:
 - defer (O, line 28): a factor that does not vary along the rank leaves the sum
 """
 
+import functools
+import itertools
 import math
 import re
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import triton
@@ -53,36 +58,45 @@ def floor_mod(a, b):
 
 @triton.jit(
     do_not_specialize=[
-        "M", "MX", "N", "NY", "NX", "H", "RY", "RX", "window", "dilation_0", "dilation_1",
-        "floordiv_tile", "floordiv_tile_2", "h_per_g", "scale", "sub_tile",
+        "MY", "MX", "NY", "NX", "H", "RY", "RX", "window", "dilation_0", "dilation_1",
+        "floordiv_tile", "floordiv_tile_2", "h_per_g", "scale", "sub_tile", "tiles_m", "step_my",
+        "step_mx", "step_ny", "step_nx",
     ]
 )
 def dilated_na_kernel(
-    Q, K, V, bias, O,
+    Q, K, V, bias, O, row_table, key_tiles,
     stride_qb, stride_qh, stride_qm, stride_qd,
     stride_kb, stride_kg, stride_kn, stride_kd,
     stride_vb, stride_vg, stride_vn, stride_ve,
     stride_bias_h, stride_bias_ry, stride_bias_rx,
     stride_ob, stride_oh, stride_om, stride_oe,
-    M, MX, N, NY, NX, H, RY, RX, window, dilation_0, dilation_1, floordiv_tile, floordiv_tile_2,
-    h_per_g, scale, sub_tile,
+    MY, MX, NY, NX, H, RY, RX, window, dilation_0, dilation_1, floordiv_tile, floordiv_tile_2,
+    h_per_g, scale, sub_tile, tiles_m, step_my, step_mx, step_ny, step_nx,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_MX: tl.constexpr, BLOCK_NX: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
-    tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    place = pid % tiles_m
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
     b = pid.to(tl.int64)
+    # its tile of m, and which tiles of n that visits
+    entry = row_table + place * 4
+    m0 = tl.load(entry)
+    begin = tl.load(entry + 1)
+    full_end = tl.load(entry + 2)
+    end = tl.load(entry + 3)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
-    offs_m = m0 + tile_m
-    in_m = offs_m < M
-    offs_my = offs_m // MX
-    offs_mx = offs_m % MX
+    place_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
+    tile_my = place_m // BLOCK_MX * step_my
+    tile_mx = place_m % BLOCK_MX * step_mx
+    tile_m = tile_my * MX + tile_mx
+    offs_my = m0 // MX + tile_my
+    offs_mx = m0 % MX + tile_mx
+    in_m = (offs_my < MY) & (offs_mx < MX)
     offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
     in_d = (offs_d < D) | (D == BLOCK_D)
     offs_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E).to(tl.int64 if WIDE else tl.int32)
@@ -97,7 +111,10 @@ def dilated_na_kernel(
     g_p = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
+    place_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
+    tile_ny = place_n // BLOCK_NX * step_ny
+    tile_nx = place_n % BLOCK_NX * step_nx
+    tile_n = tile_ny * NX + tile_nx
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -106,14 +123,59 @@ def dilated_na_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # tiles in which nothing is hidden
+    for i in range(begin, full_end):
+        n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        offs_ny = offs_n // NX
-        offs_nx = offs_n % NX
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        offs_ny = n0 // NX + tile_ny
+        offs_nx = n0 % NX + tile_nx
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 26: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, ...
+        ry = tl.minimum(
+            tl.maximum(
+                floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
+                + window - 1,
+                0,
+            ),
+            sub_tile,
+        )
+        rx = tl.minimum(
+            tl.maximum(
+                floor_div(offs_nx[None, :], dilation_1) - floor_div(offs_mx[:, None], dilation_1)
+                + window - 1,
+                0,
+            ),
+            sub_tile,
+        )
+        bias_mn_ptrs = (
+            bias + h * stride_bias_h + ry.to(tl.int64) * stride_bias_ry
+            + rx.to(tl.int64) * stride_bias_rx
+        )
+        bias_mn = tl.load(
+            bias_mn_ptrs, mask=in_m[:, None] & (ry >= 0) & (ry < RY) & (rx >= 0) & (rx < RX),
+            other=0.0,
+        )
+        bias_mn = bias_mn.to(tl.float32)
+        s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
+        # 27: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
+        g_p_new = tl.maximum(g_p, tl.max(s, 1))
+        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
+        rescale = tl.exp(g_p - g_p_base)
+        w = tl.exp(s - g_p_base[:, None])
+        z = z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 28: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        g_p = g_p_new
+
+    # the other tiles
+    for i in range(full_end, end):
+        n0 = tl.load(key_tiles + i)
+        n0_wide = tl.cast(n0, tl.int64)
+        offs_ny = n0 // NX + tile_ny
+        offs_nx = n0 % NX + tile_nx
+        in_n = (offs_ny < NY) & (offs_nx < NX)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         ry = tl.minimum(
             tl.maximum(
                 floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
@@ -237,14 +299,12 @@ def dilated_na_kernel(
             ),
             s, float("-inf"),
         )
-        # 27: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where rows[m, n] and columns[m, n]
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
         g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 28: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -318,8 +378,313 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
     return extents
 
 
+class _Axis(NamedTuple):
+    """A coordinate in tiles: its length, places per tile, tokens from one place to the next."""
+
+    length: int
+    tile: int = 1
+    weight: int = 0
+
+
+_Box = tuple[torch.Tensor, torch.Tensor]  # first and last place along an axis
+_Mask = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+
+def _list_tiles(
+    device: torch.device, bounds: _Mask, visible: _Mask,
+    grid: list[_Axis], rows: list[_Axis], keys: list[_Axis],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What tiles of rows visit: a table [grid, row tiles, 4] and the first tokens of key tiles.
+
+    A row of the table is the first token of a row tile, then where in the list its full tiles
+    begin and end, and where its partial ones end, which follow. Row tiles that visit most come
+    first. `bounds` tells of boxes whether some and whether surely every point is visible,
+    `visible` of points. Wide spans of keys come first; those neither empty nor full are halved.
+    """
+    counts = [triton.cdiv(a.length, a.tile) for a in (*grid, *rows)]
+    tile = torch.arange(math.prod(counts), device=device)
+    boxes: list[_Box] = []
+    for axis, place in zip((*grid, *rows), _unravel(tile, counts), strict=True):
+        last = place * axis.tile + axis.tile - 1
+        boxes.append((place * axis.tile, last.clamp(max=axis.length - 1)))
+    counts = [triton.cdiv(a.length, a.tile) for a in keys]
+    found, row = [], tile if all(counts) else tile[:0]
+    spans = [torch.zeros_like(row) for _ in keys]
+    for level in reversed(range(max(0, *(n - 1 for n in counts)).bit_length() + 1)):
+        ends = [((s << level) * a.tile, (s + 1 << level) * a.tile - 1)
+                for s, a in zip(spans, keys, strict=True)]  # fmt: skip
+        some, every = bounds(*((x[row], y[row]) for x, y in boxes), *ends)
+        found.append((*_tiles_of(row[every], [s[every] for s in spans], level, counts), True))
+        some &= ~every
+        row, spans = row[some], [s[some] for s in spans]
+        if level:
+            row, spans = _halves(row, spans, level - 1, counts)
+    some, every = _by_points(visible, boxes, (*grid, *rows), keys, row, spans)
+    for chosen, full in ((every, True), (some & ~every, False)):
+        found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
+    programs = math.prod(a.length for a in grid)
+    first = sum(x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows, strict=True)) + 0 * tile
+    table, key_tile = _in_order(found, first.view(programs, -1), math.prod(counts))
+    places = zip(keys, _unravel(key_tile, counts), strict=True)
+    return table, sum(p * a.tile * a.weight for a, p in places).int()
+
+
+def _unravel(index: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
+    """A row-major index as one per axis."""
+    places = []
+    for n in reversed(counts):
+        places.append(index % max(n, 1))
+        index = index // max(n, 1)
+    return places[::-1]
+
+
+def _tiles_of(
+    row: torch.Tensor, spans: list[torch.Tensor], level: int, counts: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tiles of spans of 2**level tiles along each axis, all of which exist, with their rows."""
+    row, tile = row[:, None], torch.zeros_like(row)[:, None]
+    inside = torch.arange(1 << level, device=row.device)
+    for span, n in zip(spans, counts, strict=True):
+        tile = (tile[..., None] * n + (span[:, None] << level)[:, :, None] + inside).flatten(1)
+    return row.expand_as(tile).flatten(), tile.flatten()
+
+
+def _halves(
+    row: torch.Tensor, spans: list[torch.Tensor], level: int, counts: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Spans cut in two along every axis, to 2**level tiles; those that exist."""
+    for i, n in enumerate(counts):
+        halves = [*(s.repeat(2) for s in (row, *spans))]
+        halves[i + 1] = torch.cat([2 * spans[i], 2 * spans[i] + 1])
+        row, *spans = (s[halves[i + 1] << level < n] for s in halves)
+    return row, spans
+
+
+def _by_points(
+    visible: _Mask, boxes: list[_Box], rows: tuple[_Axis, ...], keys: list[_Axis],
+    row: torch.Tensor, spans: list[torch.Tensor],
+) -> _Box:
+    """Whether some and whether every point of tiles is visible; corners tell of most tiles."""
+    some, every = _at_places(visible, boxes, rows, keys, row, spans, corners=True)
+    open_ = torch.nonzero(some == every)[:, 0]
+    points = math.prod(a.tile for a in (*rows, *keys))
+    for part in open_.split(max(1, (1 << 22) // points)):
+        within = row[part], [s[part] for s in spans]
+        some[part], every[part] = _at_places(visible, boxes, rows, keys, *within, corners=False)
+    return some, every
+
+
+def _at_places(
+    visible: _Mask, boxes: list[_Box], rows: tuple[_Axis, ...], keys: list[_Axis],
+    row: torch.Tensor, spans: list[torch.Tensor], corners: bool,
+) -> _Box:
+    """`visible` at the corners or at all points of tiles; the corners that exist, of keys."""
+    starts = [(x[row], y[row]) for x, y in boxes]
+    for span, axis in zip(spans, keys, strict=True):
+        starts.append((span * axis.tile, torch.full_like(span, axis.length - 1)))
+    points = []
+    for i, (axis, (first, last)) in enumerate(zip((*rows, *keys), starts, strict=True)):
+        places = list(range(0, axis.tile, max(1, axis.tile - 1) if corners else 1))
+        at = first[:, None] + torch.tensor(places, device=row.device)
+        if corners or i < len(rows):
+            at = torch.minimum(at, last[:, None])
+        shape = [len(places) if i == j else 1 for j in range(len(starts))]
+        points.append(at.view(len(row), *shape))
+    some, every = (x.flatten(1) for x in visible(*points))
+    return some.any(1), every.all(1)
+
+
+def _in_order(
+    found: list[tuple[torch.Tensor, torch.Tensor, bool]], first: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The table and the key tiles of _list_tiles; `first`: tokens [grid, row tiles]."""
+    full = torch.cat([torch.full_like(r, f, dtype=torch.bool) for r, _, f in found])
+    row, tile = torch.cat([r for r, _, _ in found]), torch.cat([t for _, t, _ in found])
+    tile = torch.sort((2 * row + ~full) * count + tile)[0] % max(count, 1)
+    visited = torch.bincount(row, minlength=first.numel())
+    end = visited.cumsum(0)
+    begin = end - visited
+    middle = begin + torch.bincount(row[full], minlength=first.numel())
+    table = torch.stack([first, *(x.view_as(first) for x in (begin, middle, end))], -1)
+    order = visited.view_as(first).argsort(dim=1, descending=True, stable=True)
+    return table.gather(1, order[..., None].expand_as(table)).int(), tile
+
+
+def _rest(x: _Box, d: int) -> _Box:
+    """Bounds of x % d for d > 0: exact unless a multiple of d lies inside."""
+    first, last = x
+    same = first // d == last // d
+    return torch.where(same, first % d, 0), torch.where(same, last % d, d - 1)
+
+
+def _stepped(group: _Box, place: _Box, step: int, length: int | None = None) -> _Box:
+    """The coordinates place * step + group; the last one that exists, given the length."""
+    first, last = place[0] * step + group[0], place[1] * step + group[1]
+    if length is not None:
+        last = torch.minimum(last, first + (length - 1 - first) // step * step)
+    return first, last
+
+
+_KEPT: dict[tuple[object, ...], tuple[object, ...]] = {}
+
+
+def _kept(
+    build: Callable[..., tuple[torch.Tensor, torch.Tensor]], lead: torch.Tensor,
+    tensors: tuple[torch.Tensor, ...], *numbers: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`build(lead.device, *tensors, *numbers)`, kept while the tensors live and do not change."""
+    if any(x.is_inference() for x in tensors):
+        return build(lead.device, *tensors, *numbers)  # changes of such tensors are not counted
+    key = (build, lead.device, numbers, *map(id, tensors))
+    version = [x._version for x in tensors]
+    kept = _KEPT.pop(key, None)
+    if kept is None or kept[1] != version or any(r() is not x for r, x in zip(kept[0], tensors)):
+        kept = [weakref.ref(x) for x in tensors], version, build(lead.device, *tensors, *numbers)
+    _KEPT[key] = kept
+    for old in [k for k, (refs, *_) in _KEPT.items() if any(r() is None for r in refs)]:
+        del _KEPT[old]
+    while len(_KEPT) > 16:
+        del _KEPT[next(iter(_KEPT))]
+    return kept[2]
+
+
+def _tile_shape(block: int, lengths: tuple[int, ...]) -> list[int]:
+    """The sides of a tile of `block` places: powers of 2, equal as far as the lengths need it."""
+    shape = [1] * len(lengths)
+    while math.prod(shape) < block:
+        short = [i for i, n in enumerate(lengths) if shape[i] < n] or [len(lengths) - 1]
+        shape[min(reversed(short), key=shape.__getitem__)] *= 2
+    return shape
+
+
+def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list[int]:
+    """The steps, so that a tile lies in a residue class; 1 where that leaves it too empty."""
+    kept = [max(1, min(s, n)) for s, n in zip(steps, lengths)]
+    places = math.prod(triton.cdiv(n, s) for n, s in zip(lengths, kept))
+    return kept if 4 * places >= block else [1] * len(steps)
+
+
+
+def _dilated_na_kernel_tiles(
+    device, MY, MX, NY, NX, dilation, window, step_my, step_mx, step_ny, step_nx, BLOCK_MY,
+    BLOCK_MX, BLOCK_NY, BLOCK_NX,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lists the tiles of n that each tile of m visits: see _list_tiles."""
+
+    def bounds(my_group, mx_group, my_place, mx_place, ny_group, nx_group, ny_place, nx_place):
+        """Of boxes of points, each coordinate as its first and its last."""
+        my0, my1 = _stepped(my_group, my_place, step_my, MY)
+        mx0, mx1 = _stepped(mx_group, mx_place, step_mx, MX)
+        ny0, ny1 = _stepped(ny_group, ny_place, step_ny)
+        nx0, nx1 = _stepped(nx_group, nx_place, step_nx)
+        # my % dilation[0]
+        rest_low, rest_high = my_group if step_my == dilation[0] else _rest((my0, my1), dilation[0])
+        # ny % dilation[0]
+        rest_low_, rest_high_ = (
+            ny_group if step_ny == dilation[0] else _rest((ny0, ny1), dilation[0])
+        )
+        # my // dilation[0] // 1 * 1 + 1 // 2
+        sum_low = my0 // dilation[0] + 1 // 2
+        sum_high = my1 // dilation[0] + 1 // 2
+        # NY - my % dilation[0] + dilation[0]
+        sum_low_ = NY - rest_high + dilation[0]
+        sum_high_ = NY - rest_low + dilation[0]
+        # (NY - my % dilation[0] + dilation[0] - 1) // dilation[0]
+        block_low = (sum_low_ - 1) // dilation[0]
+        block_high = (sum_high_ - 1) // dilation[0]
+        # min(my // dilation[0] // 1 * 1 + 1 // 2, (NY - my % dilation[0] + dilation[0] - 1) / ...
+        bound_low = torch.minimum(sum_low, block_low - 1)
+        bound_high = torch.minimum(sum_high, block_high - 1)
+        # clamp(min(my // dilation[0] // 1 * 1 + 1 // 2, (NY - my % dilation[0] + dilation[0]  ...
+        bound_low_ = torch.minimum((bound_low - window // 2).clamp(min=0), block_low - window)
+        bound_high_ = torch.minimum((bound_high - window // 2).clamp(min=0), block_high - window)
+        # mx % dilation[1]
+        rest_low_2, rest_high_2 = (
+            mx_group if step_mx == dilation[1] else _rest((mx0, mx1), dilation[1])
+        )
+        # nx % dilation[1]
+        rest_low_3, rest_high_3 = (
+            nx_group if step_nx == dilation[1] else _rest((nx0, nx1), dilation[1])
+        )
+        # mx // dilation[1] // 1 * 1 + 1 // 2
+        sum_low_2 = mx0 // dilation[1] + 1 // 2
+        sum_high_2 = mx1 // dilation[1] + 1 // 2
+        # NX - mx % dilation[1] + dilation[1]
+        sum_low_3 = NX - rest_high_2 + dilation[1]
+        sum_high_3 = NX - rest_low_2 + dilation[1]
+        # (NX - mx % dilation[1] + dilation[1] - 1) // dilation[1]
+        block_low_ = (sum_low_3 - 1) // dilation[1]
+        block_high_ = (sum_high_3 - 1) // dilation[1]
+        # min(mx // dilation[1] // 1 * 1 + 1 // 2, (NX - mx % dilation[1] + dilation[1] - 1) / ...
+        bound_low_2 = torch.minimum(sum_low_2, block_low_ - 1)
+        bound_high_2 = torch.minimum(sum_high_2, block_high_ - 1)
+        # clamp(min(mx // dilation[1] // 1 * 1 + 1 // 2, (NX - mx % dilation[1] + dilation[1]  ...
+        bound_low_3 = torch.minimum((bound_low_2 - window // 2).clamp(min=0), block_low_ - window)
+        bound_high_3 = torch.minimum(
+            (bound_high_2 - window // 2).clamp(min=0), block_high_ - window,
+        )
+        some = (
+            (nx0 < NX) & (ny0 < NY) & (mx0 < MX) & (my0 < MY) & (rest_low <= rest_high_)
+            & (rest_low_ <= rest_high) & (bound_low_ <= ny1 // dilation[0])
+            & (ny0 // dilation[0] < bound_high_ + window) & (rest_low_2 <= rest_high_3)
+            & (rest_low_3 <= rest_high_2) & (bound_low_3 <= nx1 // dilation[1])
+            & (nx0 // dilation[1] < bound_high_3 + window)
+        )
+        every = (
+            (nx1 < NX) & (ny1 < NY) & (rest_low == rest_high_) & (rest_high == rest_low_)
+            & (bound_high_ <= ny0 // dilation[0]) & (ny1 // dilation[0] < bound_low_ + window)
+            & (rest_low_2 == rest_high_3) & (rest_high_2 == rest_low_3)
+            & (bound_high_3 <= nx0 // dilation[1]) & (nx1 // dilation[1] < bound_low_3 + window)
+        )
+        return some, every
+
+    def visible(my_group, mx_group, my_place, mx_place, ny_group, nx_group, ny_place, nx_place):
+        my = my_place * step_my + my_group
+        my = torch.where(my < MY, my, my - step_my)
+        mx = mx_place * step_mx + mx_group
+        mx = torch.where(mx < MX, mx, mx - step_mx)
+        ny = ny_place * step_ny + ny_group
+        nx = nx_place * step_nx + nx_group
+        inside = (ny < NY) & (nx < NX)
+        block = my // dilation[0] // 1
+        gap = NY - my % dilation[0]
+        gap_ = gap + dilation[0] - 1
+        gap_2 = gap_ // dilation[0] - 1
+        bound = torch.minimum(block * 1 + 1 // 2, gap_2)
+        gap_3 = gap_ // dilation[0] - window
+        bound_ = torch.minimum((bound - window // 2).clamp(min=0), gap_3)
+        block_ = mx // dilation[1] // 1
+        gap_4 = NX - mx % dilation[1]
+        gap_5 = gap_4 + dilation[1] - 1
+        gap_6 = gap_5 // dilation[1] - 1
+        bound_2 = torch.minimum(block_ * 1 + 1 // 2, gap_6)
+        gap_7 = bound_2 - window // 2
+        gap_8 = gap_5 // dilation[1] - window
+        bound_3 = torch.minimum(gap_7.clamp(min=0), gap_8)
+        seen = (
+            inside & (my % dilation[0] == ny % dilation[0]) & (bound_ <= ny // dilation[0])
+            & (ny // dilation[0] < bound_ + window) & (mx % dilation[1] == nx % dilation[1])
+            & (bound_3 <= nx // dilation[1]) & (nx // dilation[1] < bound_3 + window)
+        )
+        return seen, seen
+
+    return _list_tiles(
+        device, bounds, visible, [],
+        [
+            _Axis(step_my, 1, MX), _Axis(step_mx, 1, 1),
+            _Axis(triton.cdiv(MY, step_my), BLOCK_MY, step_my * MX),
+            _Axis(triton.cdiv(MX, step_mx), BLOCK_MX, step_mx),
+        ],
+        [
+            _Axis(step_ny, 1, NX), _Axis(step_nx, 1, 1),
+            _Axis(triton.cdiv(NY, step_ny), BLOCK_NY, step_ny * NX),
+            _Axis(triton.cdiv(NX, step_nx), BLOCK_NX, step_nx),
+        ],
+    )
+
+
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_8bc2fcf05f8c_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_209db1d30f78_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -342,7 +707,7 @@ def _dilated_na(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, N, _ = K.shape
+    _, G, _, _ = K.shape
     _, _, _, E = V.shape
     _, RY, RX = bias.shape
 
@@ -368,15 +733,25 @@ def _dilated_na(
             O.stride(2), O.stride(3),
         )
     )
-    programs = triton.cdiv(M, BLOCK_M) * B * H
+    step_my, step_mx = _steps(BLOCK_M, (MY, MX), (dilation[0], dilation[1]))
+    BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (triton.cdiv(MY, step_my), triton.cdiv(MX, step_mx)))
+    step_ny, step_nx = _steps(BLOCK_N, (NY, NX), (dilation[0], dilation[1]))
+    BLOCK_NY, BLOCK_NX = _tile_shape(BLOCK_N, (triton.cdiv(NY, step_ny), triton.cdiv(NX, step_nx)))
+    row_table, key_tiles = _kept(
+        _dilated_na_kernel_tiles, Q, (), MY, MX, NY, NX, tuple(dilation), window, step_my, step_mx,
+        step_ny, step_nx, BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
+    )
+    programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):
             dilated_na_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
-                Q, K, V, bias, O, *Q.stride(), *K.stride(), *V.stride(), *bias.stride(),
-                *O.stride(), M, MX, N, NY, NX, H, RY, RX, window, dilation[0], dilation[1],
-                floordiv_tile, floordiv_tile_2, h_per_g, scale, sub_tile, D=D, E=E, BLOCK_M=BLOCK_M,
-                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
-                num_warps=threads // WARP_SIZE, num_stages=stages, **_limits(),
+                Q, K, V, bias, O, row_table, key_tiles, *Q.stride(), *K.stride(), *V.stride(),
+                *bias.stride(), *O.stride(), MY, MX, NY, NX, H, RY, RX, window, dilation[0],
+                dilation[1], floordiv_tile, floordiv_tile_2, h_per_g, scale, sub_tile,
+                row_table.shape[1], step_my, step_mx, step_ny, step_nx, D=D, E=E, BLOCK_M=BLOCK_M,
+                BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, BLOCK_MX=BLOCK_MX,
+                BLOCK_NX=BLOCK_NX, WIDE=wide, num_warps=threads // WARP_SIZE, num_stages=stages,
+                **_limits(),
             )
     return O
 

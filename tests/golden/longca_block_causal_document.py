@@ -21,8 +21,13 @@ Derived from it:
 - defer (O, line 18): a factor that does not vary along the rank leaves the sum
 """
 
+import functools
+import itertools
 import math
 import re
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import triton
@@ -38,26 +43,31 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 
 
-@triton.jit(do_not_specialize=["H", "M", "N", "block", "h_per_g", "scale"])
+@triton.jit(do_not_specialize=["H", "M", "N", "block", "h_per_g", "scale", "tiles_m"])
 def longca_block_causal_document_kernel(
-    Q, K, V, doc, O,
+    Q, K, V, doc, O, row_table, key_tiles,
     stride_qb, stride_qh, stride_qm, stride_qd,
     stride_kb, stride_kg, stride_kn, stride_kd,
     stride_vb, stride_vg, stride_vn, stride_ve,
     stride_doc_b, stride_doc_n,
     stride_ob, stride_oh, stride_om, stride_oe,
-    H, M, N, block, h_per_g, scale,
+    H, M, N, block, h_per_g, scale, tiles_m,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, WIDE: tl.constexpr,
 ):
     """A program holds BLOCK_M of m and BLOCK_E of e at one (b, h) and sweeps n once."""
     pid = tl.program_id(0)
-    tiles_m = tl.cdiv(M, BLOCK_M)
-    m0 = pid % tiles_m * BLOCK_M
+    place = pid % tiles_m
     pid = pid // tiles_m
     h = (pid % H).to(tl.int64)
     pid = pid // H
     b = pid.to(tl.int64)
+    # its tile of m, and which tiles of n that visits
+    entry = row_table + (b * tiles_m + place) * 4
+    m0 = tl.load(entry)
+    begin = tl.load(entry + 1)
+    full_end = tl.load(entry + 2)
+    end = tl.load(entry + 3)
     g = h // h_per_g
     tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
     offs_m = m0 + tile_m
@@ -80,7 +90,6 @@ def longca_block_causal_document_kernel(
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
     tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
-    doc_n_ptrs = doc + b * stride_doc_b + tile_n * stride_doc_n
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -89,26 +98,44 @@ def longca_block_causal_document_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    for n0 in range(0, N, BLOCK_N):
+    # tiles in which nothing is hidden
+    for i in range(begin, full_end):
+        n0 = tl.load(key_tiles + i)
+        n0_wide = tl.cast(n0, tl.int64)
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        # 16: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
+        s_dot = tl.dot(q, k, input_precision="ieee")
+        # 17: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where same[b, m, n] and past[m, n]
+        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
+        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
+        rescale = tl.exp2((g_p_max - g_p_base) * scale)
+        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
+        z = z * rescale + tl.sum(w, 1)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        # 18: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
+        g_p_max = g_p_max_new
+
+    doc_n_ptrs = doc + b * stride_doc_b + tile_n * stride_doc_n
+    # the other tiles
+    for i in range(full_end, end):
+        n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         doc_n = tl.load(doc_n_ptrs + n0_wide * stride_doc_n, mask=in_n, other=0)
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        # 16: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(
             in_n[None, :] & (doc_m[:, None] == doc_n[None, :])
             & (offs_n[None, :] < (floor_div(offs_m[:, None], block) + 1) * block),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
-        # 17: P[b, h, m, n] = softmax(n) S[b, h, m, n]  where same[b, m, n] and past[m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
-        # 18: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -183,8 +210,253 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
     return extents
 
 
+class _Axis(NamedTuple):
+    """A coordinate in tiles: its length, places per tile, tokens from one place to the next."""
+
+    length: int
+    tile: int = 1
+    weight: int = 0
+
+
+_Box = tuple[torch.Tensor, torch.Tensor]  # first and last place along an axis
+_Mask = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+
+
+def _list_tiles(
+    device: torch.device, bounds: _Mask, visible: _Mask,
+    grid: list[_Axis], rows: list[_Axis], keys: list[_Axis],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What tiles of rows visit: a table [grid, row tiles, 4] and the first tokens of key tiles.
+
+    A row of the table is the first token of a row tile, then where in the list its full tiles
+    begin and end, and where its partial ones end, which follow. Row tiles that visit most come
+    first. `bounds` tells of boxes whether some and whether surely every point is visible,
+    `visible` of points. Wide spans of keys come first; those neither empty nor full are halved.
+    """
+    counts = [triton.cdiv(a.length, a.tile) for a in (*grid, *rows)]
+    tile = torch.arange(math.prod(counts), device=device)
+    boxes: list[_Box] = []
+    for axis, place in zip((*grid, *rows), _unravel(tile, counts), strict=True):
+        last = place * axis.tile + axis.tile - 1
+        boxes.append((place * axis.tile, last.clamp(max=axis.length - 1)))
+    counts = [triton.cdiv(a.length, a.tile) for a in keys]
+    found, row = [], tile if all(counts) else tile[:0]
+    spans = [torch.zeros_like(row) for _ in keys]
+    for level in reversed(range(max(0, *(n - 1 for n in counts)).bit_length() + 1)):
+        ends = [((s << level) * a.tile, (s + 1 << level) * a.tile - 1)
+                for s, a in zip(spans, keys, strict=True)]  # fmt: skip
+        some, every = bounds(*((x[row], y[row]) for x, y in boxes), *ends)
+        found.append((*_tiles_of(row[every], [s[every] for s in spans], level, counts), True))
+        some &= ~every
+        row, spans = row[some], [s[some] for s in spans]
+        if level:
+            row, spans = _halves(row, spans, level - 1, counts)
+    some, every = _by_points(visible, boxes, (*grid, *rows), keys, row, spans)
+    for chosen, full in ((every, True), (some & ~every, False)):
+        found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
+    programs = math.prod(a.length for a in grid)
+    first = sum(x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows, strict=True)) + 0 * tile
+    table, key_tile = _in_order(found, first.view(programs, -1), math.prod(counts))
+    places = zip(keys, _unravel(key_tile, counts), strict=True)
+    return table, sum(p * a.tile * a.weight for a, p in places).int()
+
+
+def _unravel(index: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
+    """A row-major index as one per axis."""
+    places = []
+    for n in reversed(counts):
+        places.append(index % max(n, 1))
+        index = index // max(n, 1)
+    return places[::-1]
+
+
+def _tiles_of(
+    row: torch.Tensor, spans: list[torch.Tensor], level: int, counts: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tiles of spans of 2**level tiles along each axis, all of which exist, with their rows."""
+    row, tile = row[:, None], torch.zeros_like(row)[:, None]
+    inside = torch.arange(1 << level, device=row.device)
+    for span, n in zip(spans, counts, strict=True):
+        tile = (tile[..., None] * n + (span[:, None] << level)[:, :, None] + inside).flatten(1)
+    return row.expand_as(tile).flatten(), tile.flatten()
+
+
+def _halves(
+    row: torch.Tensor, spans: list[torch.Tensor], level: int, counts: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Spans cut in two along every axis, to 2**level tiles; those that exist."""
+    for i, n in enumerate(counts):
+        halves = [*(s.repeat(2) for s in (row, *spans))]
+        halves[i + 1] = torch.cat([2 * spans[i], 2 * spans[i] + 1])
+        row, *spans = (s[halves[i + 1] << level < n] for s in halves)
+    return row, spans
+
+
+def _by_points(
+    visible: _Mask, boxes: list[_Box], rows: tuple[_Axis, ...], keys: list[_Axis],
+    row: torch.Tensor, spans: list[torch.Tensor],
+) -> _Box:
+    """Whether some and whether every point of tiles is visible; corners tell of most tiles."""
+    some, every = _at_places(visible, boxes, rows, keys, row, spans, corners=True)
+    open_ = torch.nonzero(some == every)[:, 0]
+    points = math.prod(a.tile for a in (*rows, *keys))
+    for part in open_.split(max(1, (1 << 22) // points)):
+        within = row[part], [s[part] for s in spans]
+        some[part], every[part] = _at_places(visible, boxes, rows, keys, *within, corners=False)
+    return some, every
+
+
+def _at_places(
+    visible: _Mask, boxes: list[_Box], rows: tuple[_Axis, ...], keys: list[_Axis],
+    row: torch.Tensor, spans: list[torch.Tensor], corners: bool,
+) -> _Box:
+    """`visible` at the corners or at all points of tiles; the corners that exist, of keys."""
+    starts = [(x[row], y[row]) for x, y in boxes]
+    for span, axis in zip(spans, keys, strict=True):
+        starts.append((span * axis.tile, torch.full_like(span, axis.length - 1)))
+    points = []
+    for i, (axis, (first, last)) in enumerate(zip((*rows, *keys), starts, strict=True)):
+        places = list(range(0, axis.tile, max(1, axis.tile - 1) if corners else 1))
+        at = first[:, None] + torch.tensor(places, device=row.device)
+        if corners or i < len(rows):
+            at = torch.minimum(at, last[:, None])
+        shape = [len(places) if i == j else 1 for j in range(len(starts))]
+        points.append(at.view(len(row), *shape))
+    some, every = (x.flatten(1) for x in visible(*points))
+    return some.any(1), every.all(1)
+
+
+def _in_order(
+    found: list[tuple[torch.Tensor, torch.Tensor, bool]], first: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The table and the key tiles of _list_tiles; `first`: tokens [grid, row tiles]."""
+    full = torch.cat([torch.full_like(r, f, dtype=torch.bool) for r, _, f in found])
+    row, tile = torch.cat([r for r, _, _ in found]), torch.cat([t for _, t, _ in found])
+    tile = torch.sort((2 * row + ~full) * count + tile)[0] % max(count, 1)
+    visited = torch.bincount(row, minlength=first.numel())
+    end = visited.cumsum(0)
+    begin = end - visited
+    middle = begin + torch.bincount(row[full], minlength=first.numel())
+    table = torch.stack([first, *(x.view_as(first) for x in (begin, middle, end))], -1)
+    order = visited.view_as(first).argsort(dim=1, descending=True, stable=True)
+    return table.gather(1, order[..., None].expand_as(table)).int(), tile
+
+
+class _Ranges(NamedTuple):
+    """Least and greatest values of a tensor over runs of 1, 2, 4, .. places along some axes."""
+
+    least: torch.Tensor
+    greatest: torch.Tensor
+    lengths: dict[int, int]
+
+
+def _ranges(data: torch.Tensor, axes: tuple[int, ...]) -> _Ranges:
+    """The table for `_range`: of an axis whose length, rounded up to a power of 2, is n, the runs
+    of 2**s places stand from 2 * n - (2 * n >> s) on."""
+    data = data if data.numel() else data.new_zeros([max(n, 1) for n in data.shape])
+    lengths = {axis: data.shape[axis] for axis in axes}
+    least = greatest = data.to(torch.uint8) if data.dtype == torch.bool else data
+    for axis, n in lengths.items():
+        places = torch.arange(triton.next_power_of_2(n), device=data.device).clamp(max=n - 1)
+        least, greatest = (x.index_select(axis, places) for x in (least, greatest))
+        levels = [least], [greatest]
+        while levels[0][-1].shape[axis] > 1:
+            for runs, extreme in zip(levels, (torch.minimum, torch.maximum), strict=True):
+                runs.append(extreme(*runs[-1].unflatten(axis, (-1, 2)).unbind(axis + 1)))
+        least, greatest = (torch.cat(runs, axis) for runs in levels)
+    return _Ranges(least, greatest, lengths)
+
+
+def _range(table: _Ranges, *places: _Box) -> _Box:
+    """Bounds of the values at `places`, first and last along each axis; none lie outside."""
+    choices = []
+    for axis, (first, last) in enumerate(places):
+        if axis not in table.lengths:
+            choices.append([first])
+            continue
+        n = table.lengths[axis]
+        first, last = first.clamp(0, n - 1), last.clamp(0, n - 1)
+        # the shortest runs of which two cover the range
+        level = torch.frexp((last - first).double())[1].long()
+        size = 2 * triton.next_power_of_2(n)
+        start = size - (torch.full_like(level, size) >> level)
+        choices.append([start + (first >> level), start + (last >> level)])
+    least, greatest = (
+        [x[at].long() for at in itertools.product(*choices)] for x in (table.least, table.greatest)
+    )
+    return functools.reduce(torch.minimum, least), functools.reduce(torch.maximum, greatest)
+
+
+def _check_places(places: torch.Tensor | int, length: int, text: str) -> None:
+    """ValueError where a tensor would be read outside."""
+    places = torch.as_tensor(places)
+    wrong = places[(places < 0) | (places >= length)]
+    if len(wrong):
+        raise ValueError(f"{text} is {int(wrong[0])}, outside of 0 .. {length - 1}")
+
+
+_KEPT: dict[tuple[object, ...], tuple[object, ...]] = {}
+
+
+def _kept(
+    build: Callable[..., tuple[torch.Tensor, torch.Tensor]], lead: torch.Tensor,
+    tensors: tuple[torch.Tensor, ...], *numbers: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`build(lead.device, *tensors, *numbers)`, kept while the tensors live and do not change."""
+    if any(x.is_inference() for x in tensors):
+        return build(lead.device, *tensors, *numbers)  # changes of such tensors are not counted
+    key = (build, lead.device, numbers, *map(id, tensors))
+    version = [x._version for x in tensors]
+    kept = _KEPT.pop(key, None)
+    if kept is None or kept[1] != version or any(r() is not x for r, x in zip(kept[0], tensors)):
+        kept = [weakref.ref(x) for x in tensors], version, build(lead.device, *tensors, *numbers)
+    _KEPT[key] = kept
+    for old in [k for k, (refs, *_) in _KEPT.items() if any(r() is None for r in refs)]:
+        del _KEPT[old]
+    while len(_KEPT) > 16:
+        del _KEPT[next(iter(_KEPT))]
+    return kept[2]
+
+
+
+def _longca_block_causal_document_kernel_tiles(
+    device, doc, M, N, B, block, BLOCK_M, BLOCK_N,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lists the tiles of n that each tile of m visits, at each (b): see _list_tiles."""
+    m = torch.arange(M, device=device)
+    _check_places(m, doc.shape[1], "doc[b, m]: m")
+    doc_ranges = _ranges(doc, (1,))
+
+    def bounds(b, m, n):
+        """Of boxes of points, each coordinate as its first and its last."""
+        b, (m0, m1), (n0, n1) = b[0], m, n
+        doc_m_low, doc_m_high = _range(doc_ranges, (b, b), (m0, m1))
+        doc_n_low, doc_n_high = _range(doc_ranges, (b, b), (n0, n1))
+        some = (
+            (doc_m_low <= doc_n_high) & (doc_n_low <= doc_m_high) & (n0 < (m1 // block + 1) * block)
+        )
+        every = (
+            (n1 < N) & (doc_m_low == doc_n_high) & (doc_m_high == doc_n_low)
+            & (n1 < (m0 // block + 1) * block)
+        )
+        return some, every
+
+    def visible(b, m, n):
+        inside = n < N
+        n = n.clamp(max=N - 1)
+        seen = (
+            inside & (doc[b, m.clamp(0, doc.shape[1] - 1)] == doc[b, n])
+            & (n < (m // block + 1) * block)
+        )
+        return seen, seen
+
+    return _list_tiles(
+        device, bounds, visible, [_Axis(B)], [_Axis(M, BLOCK_M, 1)], [_Axis(N, BLOCK_N, 1)],
+    )
+
+
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_block_causal_document_5014b6551ac0_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_block_causal_document_bf4278e06f21_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -222,14 +494,17 @@ def _longca_block_causal_document(
             doc.stride(1), O.stride(2), O.stride(3),
         )
     )
-    programs = triton.cdiv(M, BLOCK_M) * B * H
+    row_table, key_tiles = _kept(
+        _longca_block_causal_document_kernel_tiles, Q, (doc,), M, N, B, block, BLOCK_M, BLOCK_N,
+    )
+    programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):
             longca_block_causal_document_kernel[(programs, triton.cdiv(max(E, 1), BLOCK_E))](
-                Q, K, V, doc, O, *Q.stride(), *K.stride(), *V.stride(), *doc.stride(), *O.stride(),
-                H, M, N, block, h_per_g, scale, D=D, E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D,
-                BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide, num_warps=threads // WARP_SIZE,
-                num_stages=stages, **_limits(),
+                Q, K, V, doc, O, row_table, key_tiles, *Q.stride(), *K.stride(), *V.stride(),
+                *doc.stride(), *O.stride(), H, M, N, block, h_per_g, scale, row_table.shape[1], D=D,
+                E=E, BLOCK_M=BLOCK_M, BLOCK_D=BLOCK_D, BLOCK_N=BLOCK_N, BLOCK_E=BLOCK_E, WIDE=wide,
+                num_warps=threads // WARP_SIZE, num_stages=stages, **_limits(),
             )
     return O
 
