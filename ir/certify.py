@@ -287,12 +287,15 @@ _REDUCE = {
 
 
 def _leaves(exprs: Iterable[Expr]) -> tuple[Expr, ...]:
-    """The outermost reads, coordinates, extents and params."""
+    """The outermost reads, coordinates, extents and params.
+
+    An exact division is a leaf, too: of random numbers it would not be exact.
+    """
     found: dict[Expr, None] = {}
     waiting = list(exprs)
     while waiting:
         match waiting.pop():
-            case Apply(_, args):
+            case Apply(op, args) if op != "exactdiv":
                 waiting.extend(args)
             case Number():
                 pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import inf, isfinite
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 from attnc.ir.as_cascade import as_cascade
 from attnc.ir.build_plan import sweeps
 from attnc.ir.cascade import Cascade, Einsum, TensorDecl
-from attnc.ir.expr import Apply, Extent, Read
+from attnc.ir.expr import Apply, Extent, Param, Read
+from attnc.ir.frame import ParamValue, Scope
 from attnc.ir.interpret import interpret
 from attnc.ir.plan import Plan
+from attnc.ir.reach import reach, reads_at
 from attnc.ir.walk import operands, reads, subexprs
 
 _TILE = 3  # divides none of the extents
@@ -29,8 +31,8 @@ def recheck(plan: Plan, seed: int = 0, written: Cascade | None = None) -> float:
     """
     cascade = plan.cascade if written is None else written
     random = np.random.default_rng(seed)
-    extents = _extents(cascade)
     params = {p.name: _param(p.default) for p in cascade.params}
+    extents = _extents(cascade, params)
     inputs = {t.name: _tensor(t, plan, extents, random) for t in cascade.inputs}
     whole = {r.name: extents[r.name] for r in cascade.ranks}
     tiles = {s.swept + "0": _TILE for s in sweeps(plan)}
@@ -46,8 +48,11 @@ def recheck(plan: Plan, seed: int = 0, written: Cascade | None = None) -> float:
     return max(_error(expected[t], found[t]) for t in expected)
 
 
-def _extents(cascade: Cascade) -> dict[str, int]:
-    """Small, mostly different extents; one that must be a multiple of another is."""
+def _extents(cascade: Cascade, params: Mapping[str, ParamValue]) -> dict[str, int]:
+    """Small, mostly different extents; one that must be a multiple of another is.
+
+    A table has the places that it is read at.
+    """
     sizes = {r.name: 2 + i % 3 for i, r in enumerate(cascade.ranks)}
     for s in cascade.statements:
         if isinstance(s, Einsum) and s.reduce is not None:
@@ -62,11 +67,29 @@ def _extents(cascade: Cascade) -> dict[str, int]:
     for r in cascade.ranks:
         if r.components:
             sizes |= {c: 2 + i for i, c in enumerate(r.components)}
+    for whole, value in _multiples(cascade, params):
+        sizes[whole] = value
+    for r in cascade.ranks:
+        if r.components:
             sizes[r.name] = int(np.prod([sizes[c] for c in r.components]))
+    tables = {r for t in cascade.inputs for r in t.ranks if cascade.rank(r).parent is None}
+    for axis, index in reads_at(cascade):
+        if axis in tables and not reads(index) and not cascade.rank(axis).components:
+            sizes[axis] = max(sizes[axis], 1 + reach(index, cascade, sizes, params)[1])
     return sizes
 
 
-def _param(default: object) -> object:
+def _multiples(cascade: Cascade, params: Mapping[str, ParamValue]) -> Iterator[tuple[str, int]]:
+    """Extents that a param must divide, as large as the param."""
+    for x in (x for s in cascade.statements for e in operands(s) for x in subexprs(e)):
+        match x:
+            case Apply("exactdiv", (Extent(whole), Param(name, item))):
+                yield whole, int(Scope(params=params).param(name, item))
+            case _:
+                pass
+
+
+def _param(default: ParamValue | None) -> ParamValue:
     return 1 if default is None else default
 
 

@@ -20,8 +20,9 @@ from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.frame import Frame, ParamValue, Scope
 from attnc.ir.plan import Plan, SweepStage
+from attnc.ir.reach import reach, reads_at
 from attnc.ir.walk import iteration_ranks, operands, reads, subexprs
-from attnc.runtime.int_inputs import Order, draw_ints, reach, reads_at
+from attnc.runtime.int_inputs import Order, draw_ints
 
 _FEATURES = (40, 72, 24, 16, 8)
 # Extents to try for a rank that the spec divides, and for one that it divides by (`H / G`).
