@@ -8,10 +8,12 @@ from math import prod
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
+from attnc.ir.count_flat_tiles import FlatCounts, count_flat_tiles, seen_tokens
 from attnc.ir.dilation import dilations
+from attnc.ir.expr import Expr
 from attnc.ir.put_in_numbers import put_in_numbers
 from attnc.ir.tiling import Axis
-from attnc.ir.token_order import OrderCounts, order_counts, seen_tokens, token_orders
+from attnc.ir.token_order import TokenOrder, token_orders
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 from attnc.tiles import table, times
@@ -33,12 +35,12 @@ class TokenOrders:
     extents: Mapping[str, tuple[int, ...]]
     visible: int
     points: int
-    orders: tuple[OrderCounts, ...]
+    orders: tuple[tuple[TokenOrder, FlatCounts], ...]
 
     @property
-    def best(self) -> OrderCounts:
+    def best(self) -> TokenOrder:
         """The order that visits the fewest tiles."""
-        return self.orders[0]
+        return self.orders[0][0]
 
     def to_dict(self) -> dict[str, object]:
         """The command's JSON."""
@@ -46,17 +48,17 @@ class TokenOrders:
             "name": self.name,
             "stage": self.stage,
             "tile": dict(self.tile),
-            "best": self.best.order.name,
-            "orders": [self._row(o) for o in self.orders],
+            "best": self.best.name,
+            "orders": [self._row(order, counts) for order, counts in self.orders],
         }
 
-    def _row(self, o: OrderCounts) -> dict[str, object]:
+    def _row(self, order: TokenOrder, o: FlatCounts) -> dict[str, object]:
         total, full = int(o.visited.sum()), int(o.full.sum())
         most, fewest = int(o.visited.max(initial=0)), int(o.visited.min(initial=o.key_tiles))
         pairs = len(o.visited) * o.key_tiles
         return {
-            "order": o.order.name,
-            "block": None if o.order.tile is None else list(o.order.tile),
+            "order": order.name,
+            "block": None if order.tile is None else list(order.tile),
             "visited": {
                 "max": most,
                 "mean": total / len(o.visited) if len(o.visited) else 0.0,
@@ -80,22 +82,22 @@ class TokenOrders:
         cut = (f"{rank} {size}" for rank, size in self.tile.items())
         lines = [f"{self.name}: tokens {', '.join(sizes)}; flat tiles {', '.join(cut)}", ""]
         lines += self._table()
-        total = int(self.best.visited.sum())
-        plain = next(int(o.visited.sum()) for o in self.orders if o.order.plain)
+        total = int(self.orders[0][1].visited.sum())
+        plain = next(int(o.visited.sum()) for order, o in self.orders if order.plain)
         gain = f", {_ratio(plain, total):.2f} times fewer than row-major" if total < plain else ""
-        return "\n".join([*lines, "", f"cheapest: {self.best.order.name}{gain}"])
+        return "\n".join([*lines, "", f"cheapest: {self.best.name}{gain}"])
 
     def _table(self) -> Iterator[str]:
         rows: list[tuple[str, ...]] = [
             ("order", "max", "mean", "total", "by max", "by mean", "full")
         ]
-        for o in self.orders:
+        for order, o in self.orders:
             total, most = int(o.visited.sum()), int(o.visited.max(initial=0))
             mean = total / len(o.visited) if len(o.visited) else 0.0
             gains = (_ratio(o.key_tiles, most), _ratio(len(o.visited) * o.key_tiles, total))
             share = f"{int(o.full.sum()) / total:.0%}" if total else "-"
             counts = (str(most), f"{mean:.2f}", str(total), *map(times, gains))
-            rows.append((o.order.name, *counts, share))
+            rows.append((order.name, *counts, share))
         yield from table(rows)
 
 
@@ -126,9 +128,16 @@ def tile_orders(cascade: Cascade, masks: Sequence[Mask], tile: TileSizes) -> Tok
     usual = {seen.row: _TOKENS, seen.swept: _TOKENS}
     flat = tile_axes(mask, {**usual, **tile}, flat=True)
     sizes = flat[0][0].tile, flat[1][0].tile
-    tokens = seen_tokens(seen, grid, rows, keys, mask.bound)
-    orders = token_orders(len(rows), max(sizes), _steps(mask, rows, keys))
-    counts = [order_counts(tokens, order, sizes) for order in orders]
+    some, every = (put_in_numbers(e, mask.bound) for e in (seen.some, seen.every))
+    tokens = seen_tokens(some, every, grid, rows, keys, mask.bound)
+    if tokens is None:
+        raise AttncError(
+            "E533",
+            f"the mask of `{cascade.name}` ties its axes together: too many points at this shape",
+            hint="compare the orders of a smaller grid",
+        )
+    orders = token_orders(len(rows), max(sizes), _steps(some, every, mask, rows, keys))
+    counts = [(order, count_flat_tiles(tokens, sizes, order)) for order in orders]
     return TokenOrders(
         cascade.name,
         mask.stage,
@@ -136,7 +145,7 @@ def tile_orders(cascade: Cascade, masks: Sequence[Mask], tile: TileSizes) -> Tok
         {r: tuple(a.extent for a in axes) for r, axes in ((seen.row, rows), (seen.swept, keys))},
         tokens.visible,
         prod(a.extent for a in (*grid, *rows, *keys)),
-        tuple(sorted(counts, key=lambda o: int(o.visited.sum()))),
+        tuple(sorted(counts, key=lambda each: int(each[1].visited.sum()))),
     )
 
 
@@ -150,9 +159,9 @@ def _points(mask: Mask, rank: str) -> tuple[Axis, ...]:
     return tuple(Axis(c, mask.extent(c), 1) for c in mask.coordinates(rank))
 
 
-def _steps(mask: Mask, rows: tuple[Axis, ...], keys: tuple[Axis, ...]) -> tuple[int, ...]:
+def _steps(
+    some: Expr, every: Expr, mask: Mask, rows: tuple[Axis, ...], keys: tuple[Axis, ...]
+) -> tuple[int, ...]:
     """The dilation of each axis that queries and keys share."""
-    seen = mask.visibility
-    predicates = tuple(put_in_numbers(e, mask.bound) for e in (seen.some, seen.every))
-    found = {(d.row, d.key): d.step for d in dilations(predicates, rows, keys, mask.bound)}
+    found = {(d.row, d.key): d.step for d in dilations((some, every), rows, keys, mask.bound)}
     return tuple(found.get((a.name, b.name), 1) for a, b in zip(rows, keys, strict=True))

@@ -14,7 +14,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from attnc.ir.count_flat_tiles import SeenTokens, count_flat_tiles, seen_tokens
 from attnc.ir.dilation import Dilation, Problem, dilation_groups, dilations
+from attnc.ir.expr import Expr
 from attnc.ir.presence import conjunction, conjuncts
 from attnc.ir.put_in_numbers import put_in_numbers
 from attnc.ir.shifted_tiles import shifted_tiles
@@ -22,6 +24,7 @@ from attnc.ir.tile_classes import axis_groups, conditions_on, tile_classes
 from attnc.ir.tile_runs import IntArray, Runs
 from attnc.ir.tiling import Axis, Bound
 from attnc.ir.visibility import Visibility
+from attnc.ir.walk import index_ranks
 
 # Where key tiles start: at multiples of their size, or at the first key that a query tile sees.
 KeyTiles: TypeAlias = Literal["static", "dynamic"]
@@ -190,6 +193,9 @@ def census(
     some = put_in_numbers(visibility.some, bound)
     alike = visibility.every == visibility.some
     every = some if alike else put_in_numbers(visibility.every, bound)
+    tokens = _tokens_of_grids(some, every, grid, rows, keys, bound)
+    if tokens is not None:
+        return Census(grid, rows, keys, (_flat_part(tokens, rows, keys, start),))
     found = dilations((some, every), rows, keys, bound) if grouped else ()
     conditions = dict.fromkeys((*conjuncts(some), *conjuncts(every)))
     groups = axis_groups(tuple(conditions), (*grid, *rows, *keys), bound)
@@ -276,6 +282,41 @@ def _classified(
 def fixed_tiles(some: Runs, every: Runs, keys: tuple[Axis, ...]) -> tuple[IntArray, IntArray]:
     """(visited, full) key tiles of each query tile, on the fixed grid on which the runs are."""
     return some.visited(), every.full_tiles()
+
+
+def _tokens_of_grids(
+    some: Expr,
+    every: Expr,
+    grid: tuple[Axis, ...],
+    rows: tuple[Axis, ...],
+    keys: tuple[Axis, ...],
+    bound: Bound,
+) -> SeenTokens | None:
+    """What flattened grids see, if the predicates read their components, and few at a time."""
+    read = index_ranks(some) | index_ranks(every)
+    flat = {r for r, parts in bound.components.items() if not read.isdisjoint(parts)}
+    if len(rows) != 1 or len(keys) != 1 or flat.isdisjoint((rows[0].name, keys[0].name)):
+        return None
+    sides = (bound.components.get(a.name, (a.name,)) for a in (*rows, *keys))
+    apart = [tuple(Axis(c, bound.extents[c], 1) for c in parts) for parts in sides]
+    return seen_tokens(some, every, grid, apart[0], apart[1], bound)
+
+
+def _flat_part(
+    tokens: SeenTokens, rows: tuple[Axis, ...], keys: tuple[Axis, ...], start: KeyTiles
+) -> Part:
+    sizes = rows[0].tile, keys[0].tile
+    found = count_flat_tiles(tokens, sizes, shifted=start == "dynamic")
+    padded = prod(a.extent for a in tokens.grid) * rows[0].tiles * rows[0].tile
+    return Part(
+        (*tokens.grid, *rows),
+        keys,
+        found.visited,
+        found.full,
+        found.key_tiles,
+        tokens.visible,
+        (padded, keys[0].tiles * keys[0].tile),
+    )
 
 
 def _points(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:

@@ -177,6 +177,32 @@ def test_a_neighborhood_over_a_plane(data: st.DataObject) -> None:
     assert len(found.parts) == 2
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_flat_tiles_of_a_plane(data: st.DataObject) -> None:
+    extents = data.draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
+    window = tuple(data.draw(st.integers(1, n)) for n in extents)
+    tiles = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    start = data.draw(st.sampled_from(_STARTS))
+    cascade, seen = _sees("na2d")
+    shape = dict(zip(("my", "mx", "ny", "nx"), (*extents, *extents), strict=True))
+    shape |= {"m": prod(extents), "n": prod(extents)}
+    bound = Bound(
+        shape,
+        check_params(cascade, {"window": window}),
+        {},
+        {"m": ("my", "mx"), "n": ("ny", "nx")},
+    )
+    rows, keys = (Axis(r, shape[r], t) for r, t in zip("mn", tiles, strict=True))
+    found = census(seen, (), (rows,), (keys,), bound, start=start, grouped=False)
+    y, x = (_neighborhood(n, w, 1, 1, False) for n, w in zip(extents, window, strict=True))
+    matrix = np.kron(y, x)
+    count = _counts if start == "static" else _shifted
+    sides = ((len(matrix),),) * 2
+    flat = count(lambda a, b: matrix[a[0], b[0]], *sides, *((t,) for t in tiles))
+    _check(found, *flat, int(matrix.sum()))
+
+
 @pytest.mark.parametrize(
     ("spec", "extents", "window", "tiles", "stride", "by_max", "full"),
     [
