@@ -8,14 +8,15 @@ point are skipped. Values are fp32 (fp64 if an input is), and products accumulat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor
 
-from attnc.ir.arrays import Array, Arrays
+from attnc.ir.arrays import Array, Arrays, is_scalar
 from attnc.ir.bind import with_joined
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Read
@@ -25,13 +26,11 @@ from attnc.ir.plan import Carry, Plan, Stage, SweepStage, TorchStage
 from attnc.ir.statements import run_einsum
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import statement_reads
-from attnc.runtime.program import Program, Target, build_program
+from attnc.runtime.layout import Layout, Masks, find_layout
+from attnc.runtime.program import Block, Program, Target, build_program
 from attnc.runtime.reference import torch_arrays
 from attnc.runtime.tile_code import TILE_POINTS, Tile
-
-# Rows and swept points of a tile of scores; the grid fills it up to TILE_POINTS.
-ROW_TILE = 256
-SWEPT_TILE = 256
+from attnc.runtime.visits import Span
 
 
 def execute(
@@ -125,8 +124,8 @@ class _Run:
         scope = self._scope(self.stored())
         buffers = self._buffers(stage, scope)
         if all(self.extents[r] for r in (*stage.grid, stage.row) if r is not None):
-            program = _program(stage, scope, self.cascade)
-            _walk(program, program.scope(scope), buffers)
+            program = _program(stage, scope)
+            _walk(program, find_layout(program, scope), program.scope(scope), buffers)
         return {s.tensor: Held(buffers[s.tensor], s.axes) for s in stage.stores}
 
     def _buffers(self, stage: SweepStage, scope: Scope) -> dict[str, Tensor]:
@@ -146,43 +145,59 @@ _PROGRAMS: OrderedDict[tuple[object, ...], tuple[SweepStage, Program]] = Ordered
 _KEPT = 64
 
 
-def _program(stage: SweepStage, scope: Scope, cascade: Cascade) -> Program:
+def _program(stage: SweepStage, scope: Scope) -> Program:
     shapes = tuple((name, tuple(held.data.shape)) for name, held in scope.tensors.items())
     params, extents = tuple(scope.params.items()), tuple(scope.extents.items())
-    key = (id(stage), shapes, params, extents, scope.arrays.name, scope.dtype)
+    devices = frozenset(str(held.data.device) for held in scope.tensors.values())
+    key = (id(stage), shapes, params, extents, devices, scope.dtype)
     found = _PROGRAMS.get(key)
     if found is None:
-        found = _PROGRAMS[key] = (stage, build_program(stage, scope, cascade))
+        found = _PROGRAMS[key] = (stage, build_program(stage, scope))
         if len(_PROGRAMS) > _KEPT:
             _PROGRAMS.popitem(last=False)
     return found[1]
 
 
-def _walk(program: Program, scope: Scope, buffers: Mapping[str, Tensor]) -> None:
-    """The grid in chunks, in each the row rank tile by tile: every point of the outputs once."""
+def _walk(program: Program, layout: Layout, scope: Scope, buffers: Mapping[str, Tensor]) -> None:
+    """Every point of the outputs once: row tile by row tile, in each the grid in chunks."""
     stage, extents = program.stage, program.extents
     whole = {r: range(extents[r]) for r in program.order}
-    rows = 1 if stage.row is None else min(ROW_TILE, extents[stage.row])
-    columns = min(max(1, extents[stage.swept]), ROW_TILE * SWEPT_TILE // rows)
-    targets = [(t, buffers[t.tensor].view(t.shape)) for t in program.targets]
-    for chunk in _chunks(stage.grid, whole, TILE_POINTS // (rows * columns)):
-        box = {**whole, **chunk, stage.swept: range(1)}
-        for tile_rows in [range(1)] if stage.row is None else _tiles(whole[stage.row], rows):
-            if stage.row is not None:
-                box[stage.row] = tile_rows
-            tile = _sweep(program, scope, box, columns)
-            for target, buffer in targets:
-                _store(target, buffer, tile)
+    call = _Call(program, layout.masks, scope, tuple(_stored(program, whole, buffers)))
+    row_tiles = [range(1)] if stage.row is None else _tiles(whole[stage.row], layout.rows)
+    for number, rows in enumerate(row_tiles):
+        for box, visited in layout.steps(program, number):
+            widest = max((len(s.points) for spans in visited for s in spans), default=1)
+            for chunk in _chunks(box, TILE_POINTS // (len(rows) * widest)):
+                place = {**whole, **chunk, stage.swept: range(1)}
+                if stage.row is not None:
+                    place[stage.row] = rows
+                call.tile(place, visited)
 
 
-def _chunks(grid: Sequence[str], whole: Box, limit: int) -> Iterator[Box]:
-    """The grid in boxes of at most `limit` points, as much of the innermost ranks as possible."""
+def _stored(
+    program: Program, whole: Box, buffers: Mapping[str, Tensor]
+) -> Iterator[tuple[Tensor, Target]]:
+    """What is stored as views on the axes of tiles; an axis that a tensor lacks has length 1."""
+    for target in program.targets:
+        x = buffers[target.tensor].view(target.shape)
+        x = x.permute(sorted(range(x.ndim), key=lambda i: program.order.index(target.ranks[i])))
+        for axis, rank in enumerate(whole):
+            if rank not in target.ranks:
+                x = x.unsqueeze(axis)
+        yield x, target
+
+
+def _chunks(box: Box, limit: int) -> Iterator[Box]:
+    """A part of the grid in boxes of at most `limit` points, inner ranks as whole as possible."""
+    if prod(map(len, box.values())) <= limit:
+        yield box
+        return
     steps = {}
-    for rank in reversed(grid):
-        steps[rank] = max(1, min(len(whole[rank]), limit))
+    for rank, span in reversed(list(box.items())):
+        steps[rank] = max(1, min(len(span), limit))
         limit //= steps[rank]
-    for spans in product(*(list(_tiles(whole[r], steps[r])) for r in grid)):
-        yield dict(zip(grid, spans, strict=True))
+    for spans in product(*(list(_tiles(span, steps[r])) for r, span in box.items())):
+        yield dict(zip(box, spans, strict=True))
 
 
 def _tiles(span: range, size: int) -> Iterator[range]:
@@ -190,26 +205,67 @@ def _tiles(span: range, size: int) -> Iterator[range]:
         yield range(low, min(low + size, span.stop))
 
 
-def _sweep(program: Program, scope: Scope, box: Box, columns: int) -> Tile:
-    """All passes for one tile of rows; the tile returned knows the final states."""
-    stage = program.stage
-    tile = Tile(scope, box, program.host)
-    for name, code in program.resident:
-        tile.values[name] = code(tile)
-    for p in program.passes:
-        states = {c.name: _initial(c, tile, stage.grid) for c in p.carries}
-        for span in _tiles(range(scope.extents[stage.swept]), columns):
-            step = Tile(scope, {**box, stage.swept: span}, tile.values)
-            if p.hides(step):
-                continue
+@dataclass(slots=True)
+class _Call:
+    """A stage on the way through its tiles."""
+
+    program: Program
+    masks: Masks
+    scope: Scope
+    stored: tuple[tuple[Tensor, Target], ...]
+    whole: dict[object, Tensor] = field(default_factory=dict)
+
+    def tile(self, box: Box, visited: tuple[tuple[Span, ...], ...]) -> None:
+        """One tile of rows at a part of the grid: all passes, and what is stored after them."""
+        program = self.program
+        tile = Tile(self.scope, box, program.host, self.whole)
+        for name, code in program.resident:
+            tile.values[name] = code(tile)
+        if sum(map(len, visited)) > 1:
+            _pack(tile, program.resident)
+        for number, spans in enumerate(visited):
+            self._sweep(number, spans, tile)
+        for buffer, target in self.stored:
+            self._store(buffer, target, tile)
+
+    def _sweep(self, number: int, spans: tuple[Span, ...], tile: Tile) -> None:
+        """One pass: the tile then knows its final states, and what follows from them."""
+        program, p = self.program, self.program.passes[number]
+        swept = program.stage.swept
+        states: dict[str, Array] = {}
+        for span in spans:
+            step = tile.at(swept, span.points)
+            block = p.blocks[not states, bool(span.cut)]
             step.values.update(states)
-            for name, code in p.body:
+            if span.cut:
+                step.hidden = self.masks.hidden(program, number, step, span.cut)
+            for name, code in block:
                 step.values[name] = code(step)
             states = {c.name: step.values[c.update] for c in p.carries}
+        if not states:
+            states = {c.name: _initial(c, tile, program.stage.grid) for c in p.carries}
         tile.values.update(states)
         for name, code in p.after:
             tile.values[name] = code(tile)
-    return tile
+
+    def _store(self, buffer: Tensor, target: Target, tile: Tile) -> None:
+        x = tile.lift(target.value(tile))
+        for axis, (rank, span) in enumerate(tile.box.items()):
+            if rank in target.ranks:
+                if len(span) != buffer.shape[axis]:
+                    buffer = buffer.narrow(axis, span.start, len(span))
+            elif x.shape[axis] != 1:
+                # An axis that the tensor lacks holds the same value everywhere.
+                x = x.narrow(axis, 0, 1)
+        buffer.copy_(x)
+
+
+def _pack(tile: Tile, resident: Block) -> None:
+    """Lay out resident tiles once in a row in memory: they are multiplied again and again."""
+    for name, _ in resident:
+        x = tile.values[name]
+        if not is_scalar(x):
+            tile.values[name] = x.contiguous()
 
 
 def _initial(carry: Carry, tile: Tile, grid: tuple[str, ...]) -> Array:
@@ -217,14 +273,3 @@ def _initial(carry: Carry, tile: Tile, grid: tuple[str, ...]) -> Array:
     return tile.arrays.full(
         shape, carry.init, "bool" if isinstance(carry.init, bool) else tile.dtype
     )
-
-
-def _store(target: Target, buffer: Tensor, tile: Tile) -> None:
-    x = tile.lift(target.value(tile))
-    for axis, rank in reversed(list(enumerate(tile.box))):
-        # An axis that the tensor lacks holds the same value everywhere.
-        if rank not in target.ranks:
-            x = x.select(axis, 0)
-    kept = [r for r in tile.box if r in target.ranks]
-    place = tuple(slice(tile.box[r].start, tile.box[r].stop) for r in target.ranks)
-    buffer[place] = x.permute([kept.index(r) for r in target.ranks])

@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import TypeAlias
 
 from attnc.ir.arrays import Array
-from attnc.ir.cascade import Cascade, Rank
-from attnc.ir.expr import Expr
+from attnc.ir.cascade import Rank
+from attnc.ir.expr import Expr, Read
 from attnc.ir.frame import Scope
 from attnc.ir.frame import Value as Held
-from attnc.ir.plan import Carry, Dot, Fold, Let, Serial, Store, SweepStage
-from attnc.ir.presence import conjuncts
-from attnc.ir.walk import reads
+from attnc.ir.plan import Carry, Dot, Fold, Let, Pass, Serial, Store, SweepStage, drop_unread
+from attnc.ir.visibility import Visibility
+from attnc.ir.walk import subexprs
+from attnc.runtime.first_tile import first_tile
+from attnc.runtime.marks import mark_masks
 from attnc.runtime.tile_code import (
     Code,
+    Place,
     Tile,
     compile_tile_expr,
     compile_value,
-    holding,
+    is_fresh,
     read_let,
     read_memory,
 )
-from attnc.runtime.tiles import Split, View, find_splits, split_reads, stage_lets, without_edges
+from attnc.runtime.tiles import (
+    Split,
+    View,
+    expressions,
+    find_splits,
+    split_reads,
+    stage_lets,
+    without_edges,
+)
+
+Block: TypeAlias = tuple[tuple[str, Code], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PassProgram:
-    """One sweep. A tile is skipped if each entry of `hiding` has a mask that is false all over."""
+    """One sweep. `blocks` has the body for a span, by whether it is the first one and whether masks
+    cut through it; `masks` evaluates these, by name, in the parts where they do. `deciding` are the
+    ranks of the grid on which these depend, `features` the products that a point of a tile takes.
+    """
 
     carries: tuple[Carry, ...]
-    body: tuple[tuple[str, Code], ...]
-    after: tuple[tuple[str, Code], ...]
-    hiding: tuple[tuple[Code, ...], ...]
-
-    def hides(self, tile: Tile) -> bool:
-        """Whether no point of the tile counts."""
-        return bool(self.hiding) and all(
-            any(holding(tile.lift(mask(tile))) == 0 for mask in masks) for masks in self.hiding
-        )
+    blocks: Mapping[tuple[bool, bool], Block]
+    after: Block
+    masks: Mapping[str, Code]
+    visibility: Visibility
+    deciding: tuple[str, ...]
+    features: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +69,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A stage for given extents, params and tensor shapes. `order` is that of every tile's axes."""
+    """A stage for given extents, params and tensor shapes. `order` is that of every tile's axes.
+
+    `parts` says of each grid rank which rank of the spec it is or is a part of, and its length.
+    """
 
     stage: SweepStage
     order: tuple[str, ...]
+    parts: tuple[tuple[str, int], ...]
     extents: Mapping[str, int]
     ranks: Mapping[str, Rank]
     views: Mapping[str, View]
     host: Mapping[str, Array]
-    resident: tuple[tuple[str, Code], ...]
+    resident: Block
     passes: tuple[PassProgram, ...]
     targets: tuple[Target, ...]
 
@@ -79,55 +99,120 @@ def _seen(held: Held, view: View) -> Held:
     return Held(data, tuple(axes))
 
 
-def build_program(stage: SweepStage, scope: Scope, cascade: Cascade) -> Program:
+def build_program(stage: SweepStage, scope: Scope) -> Program:
     """Compile a stage for the scope's extents, params and tensor shapes."""
     stage = without_edges(stage)
     host: dict[str, Array] = {}
+    nowhere = Place({}, frozenset(), None)
     for let in stage.host:
-        host[let.name] = compile_value(let.value, {}, frozenset())(Tile(scope, {}, host))
+        host[let.name] = compile_value(let.value, nowhere)(Tile(scope, {}, host))
 
     def scalar(e: Expr) -> int:
         return int(compile_tile_expr(e, read_let)(Tile(scope, {}, host)))
 
     splits = find_splits(stage, scope.extents, scalar)
     shapes = {name: tuple(held.data.shape) for name, held in scope.tensors.items()}
-    masks = tuple(_masks(stage, i, cascade) for i in range(len(stage.passes)))
     targets = tuple(_target(s, scope, splits, stage) for s in stage.stores)
+    marked = mark_masks(stage)
+    stage = drop_unread(replace(stage, passes=tuple(m.sweep for m in marked)))
+    source = {part: s.rank for s in splits.values() for part in s.parts}
     stage, views = split_reads(stage, splits, shapes, scalar)
     order = _order(stage)
-    axes = {r: i for i, r in enumerate(order)}
-    memory = frozenset((*shapes, *views)) - host.keys()
-
-    def lets(block: tuple[Let, ...]) -> tuple[tuple[str, Code], ...]:
-        return tuple((x.name, compile_value(x.value, axes, memory)) for x in block)
-
+    extents = {**scope.extents}
+    for split in splits.values():
+        extents |= zip(split.parts, split.sizes, strict=True)
+    grid = tuple((source.get(r, r), extents[r]) for r in stage.grid)
+    memory = frozenset((*shapes, *views)) - {*host}
+    place = Place({r: i for i, r in enumerate(order)}, memory, stage.row)
+    compiler = _Compiler(stage, place, extents, source)
     return Program(
         stage,
         order,
-        {
-            **scope.extents,
-            **{p: n for s in splits.values() for p, n in zip(s.parts, s.sizes, strict=True)},
-        },
+        grid,
+        extents,
         {**scope.ranks, **{s.rank: Rank(s.rank, s.parts) for s in splits.values()}},
         views,
         host,
-        tuple((name, _packed(code)) for name, code in lets(stage.resident)),
-        tuple(
-            PassProgram(p.carries, lets(p.body), lets(p.after), hiding)
-            for p, hiding in zip(stage.passes, masks, strict=True)
-        ),
+        compiler.lasting(stage.resident),
+        tuple(compiler.sweep(p, m.masks) for p, m in zip(stage.passes, marked, strict=True)),
         targets,
     )
 
 
-def _packed(code: Code) -> Code:
-    """Resident tiles are multiplied again and again: once in a row in memory is cheaper."""
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """Compiles lets; `source` has the rank of the spec of each part of a divided grid rank."""
 
-    def run(tile: Tile) -> Array:
-        x = code(tile)
-        return x.contiguous() if hasattr(x, "contiguous") else x
+    stage: SweepStage
+    place: Place
+    extents: Mapping[str, int]
+    source: Mapping[str, str]
 
-    return run
+    def sweep(self, p: Pass, masks: Mapping[str, Expr]) -> PassProgram:
+        bodies = {
+            (first, cut): first_tile(p, body) if first else body
+            for cut, body in ((True, p.body), (False, p.full))
+            for first in (True, False)
+        }
+        updates = [c.update for c in p.carries]
+        made = [self._fresh(body, updates) for body in bodies.values()]
+        owned = [
+            c.name
+            for c in p.carries
+            if updates.count(c.update) == 1 and all(c.update in names for names in made)
+        ]
+        return PassProgram(
+            p.carries,
+            {which: self.block(body, updates, owned) for which, body in bodies.items()},
+            self.lasting(p.after),
+            {name: compile_tile_expr(e, read_memory) for name, e in masks.items()},
+            p.visibility,
+            tuple(r for r in self.stage.grid if self.source.get(r, r) in p.visibility.grid),
+            sum(self._features(let) for let in p.body),
+        )
+
+    def _features(self, let: Let) -> int:
+        match let.value:
+            case Dot(_, _, over, _) if over == self.stage.swept:
+                return prod(self.extents[r] for r in let.ranks if r in self.stage.columns)
+            case Dot(_, _, over, _) | Serial(_, _, over):
+                return self.extents[over]
+            case _:
+                return 0
+
+    def block(self, lets: Sequence[Let], kept: Sequence[str], owned: Sequence[str]) -> Block:
+        """`kept` are needed afterwards, `owned` are states that the lets may overwrite."""
+        return tuple(
+            (let.name, compile_value(let.value, self.place, spent))
+            for let, spent in _spending(lets, kept, owned)
+        )
+
+    def lasting(self, lets: Sequence[Let]) -> Block:
+        """Lets that may be read later, by passes and stores."""
+        return self.block(lets, [let.name for let in lets], ())
+
+    def _fresh(self, lets: Sequence[Let], kept: Sequence[str]) -> set[str]:
+        return {let.name for let, spent in _spending(lets, kept, ()) if is_fresh(let.value, spent)}
+
+
+def _spending(
+    lets: Sequence[Let], kept: Sequence[str], owned: Sequence[str]
+) -> Iterator[tuple[Let, frozenset[str]]]:
+    """Each let with the names whose values it may overwrite: read here once, and not again."""
+    counts = [
+        Counter(
+            s.tensor for e in expressions(let.value) for s in subexprs(e) if isinstance(s, Read)
+        )
+        for let in lets
+    ]
+    last = {name: i for i, names in enumerate(counts) for name in names}
+    held = set(owned)
+    for i, let in enumerate(lets):
+        once = {name for name, n in counts[i].items() if n == 1 and last[name] == i}
+        spent = frozenset(once & held - {*kept})
+        yield let, spent
+        if is_fresh(let.value, spent):
+            held.add(let.name)
 
 
 def _order(stage: SweepStage) -> tuple[str, ...]:
@@ -138,23 +223,6 @@ def _order(stage: SweepStage) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys((*stage.grid, *row, stage.swept, *stage.columns, *stage.inner, *used, *overs))
     )
-
-
-def _masks(stage: SweepStage, sweep: int, cascade: Cascade) -> tuple[tuple[Code, ...], ...]:
-    """Per state the cheap masks on its points: of coordinates, of integer and bool inputs."""
-    if stage.derived is None:
-        return ()
-    kinds = {t.name: t.dtype for t in cascade.inputs}
-    found = []
-    for state in stage.derived.states:
-        if state.sweep == sweep:
-            cheap = [
-                c
-                for c in conjuncts(state.present)
-                if all(kinds.get(r.tensor, "float") != "float" for r in reads(c))
-            ]
-            found.append(tuple(compile_tile_expr(c, read_memory) for c in dict.fromkeys(cheap)))
-    return tuple(found) if all(found) else ()
 
 
 def _target(store: Store, scope: Scope, splits: Mapping[str, Split], stage: SweepStage) -> Target:

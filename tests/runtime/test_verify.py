@@ -116,8 +116,9 @@ def broken(name: str) -> Plan:
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_a_broken_plan_fails_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # tiles so small that every case has several
-    monkeypatch.setattr("attnc.runtime.execute.SWEPT_TILE", 1)
-    monkeypatch.setattr("attnc.runtime.execute.ROW_TILE", 32)
+    monkeypatch.setattr("attnc.runtime.layout.SPAN_POINTS", 32)
+    monkeypatch.setattr("attnc.runtime.layout.DENSE_ROW_TILE", 32)
+    monkeypatch.setattr("attnc.runtime.layout.ROW_TILES", (32,))
     report = verify(broken(name), nothing, backend="cpu")
     assert not report.ok
     assert "WRONG" in str(report)
