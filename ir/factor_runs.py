@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from attnc.ir.cascade import Rank
+from attnc.ir.equal_values import EqualTiles, equal_tiles
 from attnc.ir.evaluate import evaluate
 from attnc.ir.frame import Scope, Value
-from attnc.ir.intervals import Truth
+from attnc.ir.intervals import Code, Truth
 from attnc.ir.mask_program import FactorProgram, Table
 from attnc.ir.refine_tiles import Open, Points, refine_tiles
 from attnc.ir.tile_boxes import Blocks, Boxes, Pairs, Spans, Tables, blocks_of
@@ -81,6 +82,7 @@ class _Search:
         self.keys = [
             self._boxes(k, p, 1) for k, p in zip(self.key_blocks, self.parted, strict=True)
         ]
+        self.equal: dict[tuple[Code, Code], EqualTiles | None] = {}
         self.pieces = _Pieces()
         # Single tiles that are open: row, key, whether a point is known to be seen, hidden.
         self.open: list[tuple[IntArray, IntArray, BoolArray, BoolArray]] = []
@@ -124,15 +126,16 @@ class _Search:
         maybe, must = visible[0], visible[1]
         if not last:
             self._decided(level, row, key, must)
-            undecided = np.nonzero(maybe & ~must)
-            return row[undecided[0]], key[undecided]
+            undecided = np.flatnonzero(maybe & ~must)
+            return row[undecided // key.shape[1]], key.reshape(-1)[undecided]
         full = must if hidden is None else must | (visible[2] & ~hidden[0])
         self._decided(level, row, key, full)
         seen, gap = visible[2], visible[3] if hidden is None else hidden[2]
         self._decided(level, row, key, seen & gap, False)
-        i, j = np.nonzero(maybe & ~full & ~(seen & gap))
-        if len(i):
-            self._keep_open(row[i], key[i, j], seen[i, j], gap[i, j])
+        left = np.flatnonzero(maybe & ~full & ~(seen & gap))
+        if len(left):
+            at = row[left // key.shape[1]], key.reshape(-1)[left]
+            self._keep_open(*at, seen.reshape(-1)[left], gap.reshape(-1)[left])
         return row[:0], row[:0]
 
     def _children(self, level: int, parent: IntArray) -> tuple[IntArray, BoolArray | None]:
@@ -140,29 +143,57 @@ class _Search:
         counts, ratio = self.key_blocks[level].counts, self.levels[level].ratio
         above = self.key_blocks[level - 1].counts if level else (1,) * len(counts)
         offset = np.arange(prod(ratio))
-        key: IntArray = np.zeros((len(parent), len(offset)), np.int64)
+        key: IntArray = np.zeros((len(parent), 1), np.int64)
         inside: BoolArray | None = None
         stride = 1
-        for count, r, outer in zip(counts[::-1], ratio[::-1], above[::-1], strict=True):
-            at = (parent % outer * r)[:, None] + offset % r
-            parent, offset = parent // outer, offset // r
-            if count != outer * r:
-                there = at < count
+        for i in reversed(range(len(counts))):
+            if i:
+                at = (parent % above[i] * ratio[i])[:, None] + offset % ratio[i]
+                parent, offset = parent // above[i], offset // ratio[i]
+            else:
+                at = (parent * ratio[i])[:, None] + offset
+            if counts[i] != above[i] * ratio[i]:
+                there = at < counts[i]
                 inside = there if inside is None else inside & there
-                at = np.minimum(at, count - 1)
-            key += at * stride
-            stride *= count
+                at = np.minimum(at, counts[i] - 1)
+            key = at if stride == 1 else key + at * stride
+            stride *= counts[i]
         return key, inside
 
     def _truths(
         self, level: int, row: IntArray, key: IntArray, last: bool
     ) -> tuple[list[Any], list[Any] | None]:
         program = self.program
-        frame = Pairs(self.rows[self.parted[level]], self.keys[level], row, key, last)
+        sides = self.rows[self.parted[level]], self.keys[level]
+        frame = Pairs(sides, (row, key), last, lambda a, b: self._equal(level, row, key, a, b))
         visible = self._united(level, row, key, frame.truth(program.seen))
         if program.hidden is None or not last:
             return visible, None
         return visible, self._united(level, row, key, frame.truth(program.hidden))
+
+    def _equal(
+        self, level: int, row: IntArray, key: IntArray, a: Code, b: Code
+    ) -> BoolArray | None:
+        """Whether the values of `a` in the rows and of `b` in the keys have one in common."""
+        if self.parted[level]:
+            return None
+        program = self.program
+        if (a, b) not in self.equal:
+            found = equal_tiles(a, b, program.rows, program.keys, self.tables)
+            self.equal[a, b] = found
+        pairs = self.equal[a, b]
+        if pairs is None:
+            return None
+        places = [
+            dict(zip((c.axis.name for c in cuts), np.unravel_index(at, counts), strict=True))
+            for cuts, at, counts in (
+                (program.rows, row, self.row_blocks.counts),
+                (program.keys, key, self.key_blocks[level].counts),
+            )
+        ]
+        sizes = self.levels[level].sizes
+        names = {c.axis.name: s for c, s in zip(program.keys, sizes, strict=True)}
+        return pairs.holds(places[0], places[1], names)
 
     def _united(self, level: int, row: IntArray, key: IntArray, found: Truth) -> list[Any]:
         """The truth of unions of boxes."""
@@ -187,21 +218,20 @@ class _Search:
         self, level: int, row: IntArray, key: IntArray, which: BoolArray, full: bool = True
     ) -> None:
         """Blocks of one class become runs; neighbours among siblings are one run at once."""
-        if not which.any():
+        place = np.flatnonzero(which)
+        if not len(place):
             return
         sizes, tiles = self.levels[level].sizes, self.key_blocks[-1].counts
-        if len(sizes) <= 1:
-            before = np.zeros_like(which)
-            before[:, 1:] = which[:, :-1]
-            after = np.zeros_like(which)
-            after[:, :-1] = which[:, 1:]
-            first, last = np.nonzero(which & ~before), np.nonzero(which & ~after)
-            size = sizes[0] if sizes else 1
-            stop = np.minimum((key[last] + 1) * size, tiles[0] if tiles else 1)
-            self.pieces.add(row[first[0]], key[first] * size, stop, full)
+        row, key = row[place // key.shape[1]], key.reshape(-1)[place]
+        if len(sizes) > 1:
+            self.pieces.add(*self._lines(level, row, key), full)
             return
-        place = np.nonzero(which)
-        self.pieces.add(*self._lines(level, row[place[0]], key[place]), full)
+        # A run goes on while the next block of the same row follows.
+        new = (key[1:] != key[:-1] + 1) | (row[1:] != row[:-1])
+        first, last = np.append(True, new), np.append(new, True)
+        size = sizes[0] if sizes else 1
+        stop = np.minimum((key[last] + 1) * size, tiles[0] if tiles else 1)
+        self.pieces.add(row[first], key[first] * size, stop, full)
 
     def _lines(
         self, level: int, row: IntArray, block: IntArray

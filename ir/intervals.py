@@ -65,6 +65,10 @@ class Boxes(Protocol):
         """The value of a predicate's code, computed once."""
         ...
 
+    def equal(self, a: Code, b: Code) -> Array | None:
+        """Whether the values of `a` in a box, and of `b`, have one in common; None: not known."""
+        ...
+
     def data(self, tensor: str) -> Array:
         """A captured tensor."""
         ...
@@ -78,7 +82,7 @@ class Boxes(Protocol):
 class Code:
     """An expression as a function of boxes.
 
-    varying:   the coordinates that differ inside a box, on which it depends
+    coordinates, varying: those on which it depends, and of these those that differ inside a box
     side:      whether it depends on coordinates of rows alone, of keys alone, or on both
     attained:  both ends of its interval are values of it; of a predicate: `seen` and `gap` tell all
     dense:     every integer between the ends is a value of it
@@ -86,6 +90,7 @@ class Code:
     """
 
     run: Callable[[Boxes], Any]
+    coordinates: frozenset[str]
     varying: frozenset[str]
     side: Side
     attained: bool = False
@@ -142,7 +147,7 @@ class Compiler:
             side = "key"
         # Integers are computed exactly where nothing varies, floats are rounded outwards.
         single = not varying and not any(map(_is_float, subexprs(e)))
-        return Code(run, varying, side, attained or single, dense or single, real)
+        return Code(run, read, varying, side, attained or single, dense or single, real)
 
     def _truth(self, e: Expr) -> Code:
         match e:
@@ -175,7 +180,7 @@ class Compiler:
         if op in ("gt", "ge"):
             op, a, b = {"gt": "lt", "ge": "le"}[op], b, a
         if op in ("eq", "ne"):
-            run = _equality(a, b, exact, op == "ne")
+            run = _equality(a, b, exact, op == "ne", self._joins(a, b))
             return self._code(e, run, exact and a.dense and b.dense)
         strict = op == "lt"
 
@@ -190,6 +195,11 @@ class Compiler:
             return Truth(maybe, must, must, _not(maybe))
 
         return self._code(e, ordered, exact)
+
+    def _joins(self, a: Code, b: Code) -> bool:
+        """Whether pairs of boxes with an equal value are worth looking for."""
+        apart = a.side == "row" and a.varying and b.varying and b.varying <= self.coordinates.keys
+        return bool(apart) and not (a.real or b.real or (a.dense and b.dense))
 
     def _span(self, e: Expr) -> Code:
         match e:
@@ -326,19 +336,24 @@ def _disjunction(a: Truth, b: Truth, apart: bool) -> Truth:
     return _negated(_conjunction(_negated(a), _negated(b), apart))
 
 
-def _equality(a: Code, b: Code, exact: bool, differs: bool) -> Callable[[Boxes], Truth]:
+def _equality(
+    a: Code, b: Code, exact: bool, differs: bool, joins: bool
+) -> Callable[[Boxes], Truth]:
     def run(boxes: Boxes) -> Truth:
         (low_a, high_a), (low_b, high_b) = boxes.span(a), boxes.span(b)
-        maybe = (low_a <= high_b) & (low_b <= high_a)
+        common = boxes.equal(a, b) if joins else None
+        maybe = (low_a <= high_b) & (low_b <= high_a) if common is None else common
         must = (high_a <= low_b) & (high_b <= low_a)
         found = Truth(maybe, must, None, None)
         if boxes.witness:
             seen, gap = must, _not(maybe)
             if exact:
                 gap = _not(must)
-                seen = (
-                    maybe if a.dense and b.dense else _meet(a, b, (low_a, high_a), (low_b, high_b))
-                )
+                seen = maybe
+                if not (a.dense and b.dense):
+                    seen = _meet(a, b, (low_a, high_a), (low_b, high_b))
+            if common is not None:
+                seen = common
             found = Truth(maybe, must, seen, gap)
         return _negated(found) if differs else found
 

@@ -6,7 +6,7 @@ union of few: the rest of a first row, whole rows, the beginning of a last row, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeAlias
@@ -74,6 +74,10 @@ class Boxes:
         found: Truth = self._value(code)
         return found
 
+    def equal(self, a: Code, b: Code) -> Array | None:
+        """Whether two sides have a value in common: intervals alone do not know."""
+        return None
+
     def data(self, tensor: str) -> Array:
         """A captured tensor."""
         return self.tables.tensors[tensor]
@@ -92,15 +96,27 @@ class Boxes:
 class Pairs(Boxes):
     """Products of a box of rows and a box of keys: what only one side sets is gathered from it."""
 
-    def __init__(self, rows: Boxes, keys: Boxes, row: IntArray, key: IntArray, last: bool) -> None:
-        super().__init__({}, rows.tables, last)
-        self.rows, self.keys, self.row, self.key = rows, keys, row, key
+    def __init__(
+        self,
+        sides: tuple[Boxes, Boxes],
+        at: tuple[IntArray, IntArray],
+        witness: bool,
+        equal: Callable[[Code, Code], Array | None],
+    ) -> None:
+        super().__init__({}, sides[0].tables, witness)
+        self.rows, self.keys = sides
+        self.row, self.key = at
+        self.find_equal = equal
 
     def coordinate(self, name: str) -> Span:
         """First and last coordinate of each box."""
         side, at = (self.rows, self.row) if name in self.rows.spans else (self.keys, self.key)
         low, high = side.spans[name]
         return low[at], high[at]
+
+    def equal(self, a: Code, b: Code) -> Array | None:
+        """Whether two sides have a value in common."""
+        return self.find_equal(a, b)
 
     def _value(self, code: Code) -> Any:
         found = self.memo.get(code)
