@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code, number
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import DType
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
-from attnc.ir.facts import nonnegative
+from attnc.ir.facts import bounds, nonnegative
 from attnc.ir.ops import OPS
 
 INFIX: Mapping[str, tuple[str, int]] = {
@@ -37,12 +37,16 @@ CALLS: Mapping[str, str] = {
 }
 
 
+# What makes integers larger.
+_CALCULATIONS = frozenset({"add", "sub", "mul", "neg", "abs", "floordiv", "mod", "exactdiv"})
+
+
 @dataclass(frozen=True, slots=True)
 class Variable:
     """A tile in scope: its name, its axes in order; `native`: kept in the type it is stored in.
 
     A let that is written where it is used has its text for a name, `binds` is its outermost
-    operator. `flag`: a bool that was passed as an int.
+    operator. `flag`: a bool that was passed as an int. `loaded`: a tensor's values as they are.
     """
 
     name: str
@@ -51,19 +55,22 @@ class Variable:
     native: bool = False
     binds: int = ATOM
     flag: bool = False
+    loaded: bool = False
 
 
 @dataclass(slots=True)
 class Tiles:
     """Writes expressions over the variables in scope; notes which helper functions they call.
 
-    `counts` bounds integer variables, for floor divisions that need no helper.
+    `counts` bounds integer variables, for floor divisions that need no helper; `large` are the
+    computations for which 32 bits may be too few.
     """
 
     scope: Scope
     variables: dict[str, Variable] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
     counts: dict[str, tuple[float, float]] = field(default_factory=dict)
+    large: frozenset[Expr] = frozenset()
 
     def dtype(self, e: Expr) -> DType:
         """The type of an expression over tiles."""
@@ -168,6 +175,31 @@ class Tiles:
         return Code(f"({text} != 0)") if v.flag else Code(text, v.binds)
 
     def _apply(self, e: Apply, axes: tuple[str, ...]) -> Code:
+        if e.op in _CALCULATIONS and self.dtype(e) == "int":
+            first, *others = map(self._wide_value, e.args)
+            if e in self.large and not self.ranks(e):
+                # Coordinates of tiles are wide where they must be.
+                first = self._alias(first, f"tl.cast({{}}, {self.scope.wide_dtype})")
+            e = Apply(e.op, (first, *others))
+        return self._operation(e, axes)
+
+    def _wide_value(self, e: Expr) -> Expr:
+        """What a tensor holds, in as many bits as calculating with it may take."""
+        loaded = isinstance(e, Read) and self.variables[e.tensor].loaded
+        return self._alias(e, "{}.to(tl.int64)") if loaded else e
+
+    def _alias(self, e: Expr, form: str) -> Expr:
+        """A scalar, or a variable, in another form."""
+        if isinstance(e, Read):
+            v = self.variables[e.tensor]
+        else:
+            v = Variable(self.write(e, ()).text, (), "int")
+        name = form.format(v.name)
+        self.variables[name] = replace(v, name=name, loaded=False)
+        self.counts[name] = bounds(e, self.counts)
+        return Read(name, tuple(map(Index, v.axes)))
+
+    def _operation(self, e: Apply, axes: tuple[str, ...]) -> Code:
         args = e.args
         match e.op:
             case "float":

@@ -18,6 +18,7 @@ from attnc.codegen.list_visits import (
     table_name,
     tiles_name,
 )
+from attnc.codegen.overflow import overflow
 from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
@@ -143,7 +144,8 @@ class _Writer:
     ) -> None:
         self.scope, self.stage, self.name, self.ranges = scope, scope.stage, name, ranges
         self.lists = lists
-        tiles = self.tiles = Tiles(scope)
+        large = overflow(self.stage, ranges, scope.cascade).nodes
+        tiles = self.tiles = Tiles(scope, large=large)
         host: dict[Expr, Expr] = {}
         for let in self.stage.host:
             assert not isinstance(let.value, Load | Dot | Fold | Serial)

@@ -10,9 +10,11 @@ from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
 from attnc.codegen.list_calls import ListCaller
 from attnc.codegen.names import OWN, Namer
+from attnc.codegen.overflow import overflow
 from attnc.codegen.torch_stage import TorchCode
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
+from attnc.ir.key_range import key_range
 from attnc.ir.plan import Plan, SweepStage, TorchStage
 from attnc.ir.walk import output_ranks
 
@@ -288,13 +290,26 @@ class _Writer:
         return tuple(lines)
 
     def _wide(self, kernel: Kernel) -> list[str]:
-        """Whether an offset inside a tile of at most MAX_WIDTH places may pass 32 bits."""
+        """Whether offsets inside a tile of at most MAX_WIDTH places, or what the kernel calculates
+        with coordinates, may pass 32 bits."""
         if not kernel.named("wide"):
             return []
         steps = [p for p in kernel.named("stride") if p.name in kernel.stepped]
         strides = [f"{self.tensor(p.of)}.stride({p.item})" for p in steps]
-        largest = f"max({', '.join(strides)})" if len(strides) > 1 else "".join(strides) or "0"
-        return [f"{self._local('wide')} = {2**31 // (2 * MAX_WIDTH)} < {largest}"]
+        test = f"{2**31 // (2 * MAX_WIDTH)} < {_largest(strides)}"
+        ranges = (key_range(p.visibility, self.cascade) for p in kernel.stage.passes)
+        found = overflow(kernel.stage, ranges, self.cascade)
+        if not found.nodes:
+            return [f"{self._local('wide')} = {test}"]
+        reach, wide = self._local("reach"), self._local("wide")
+        message = f"{kernel.name} needs integers of more than 64 bits, for {{{reach}}}"
+        return [
+            f"{reach} = {_largest([self._host(x) for x in found.terms])}",
+            f"if {2**60} < {reach}:",
+            f'    raise ValueError(f"{message}")',
+            f"{wide} = {test}",
+            f"{wide} = {wide} or {found.limit} < {reach}",
+        ]
 
     @property
     def lists(self) -> ListCaller:
@@ -442,6 +457,10 @@ def _table(name: str, stage: SweepStage) -> list[str]:
 
 def _tuple(c: Config) -> str:
     return f"({c.block_m}, {c.block_n}, {32 * c.num_warps}, {c.num_stages})"
+
+
+def _largest(texts: list[str]) -> str:
+    return f"max({', '.join(texts)})" if len(texts) > 1 else "".join(texts) or "0"
 
 
 def _bound(x: float) -> str:

@@ -86,7 +86,10 @@ class Lines:
                     self.lines.append(f"{name} = {code.text}")
             case expr:
                 self._pointwise(expr, name, axes)
-        self.tiles.variables[let.name] = Variable(name, axes, let.dtype, native, binds)
+        loaded = isinstance(let.value, Load) and let.dtype == "int"
+        self.tiles.variables[let.name] = Variable(
+            name, axes, let.dtype, native, binds, loaded=loaded
+        )
         if self.looping:
             self.local.add(let.name)
 
@@ -200,7 +203,7 @@ class Lines:
         name = self.scope.namer.name(("let", key), f"{read.tensor.lower()}_at")
         dtype = self.scope.tensor_dtype(read.tensor)
         self._load(read, name, axes, dtype, False)
-        self.tiles.variables[key] = Variable(name, axes, dtype)
+        self.tiles.variables[key] = Variable(name, axes, dtype, loaded=dtype == "int")
         return Read(key, tuple(Index(r) for r in axes))
 
     # small things ------------------------------------------------------------------------------

@@ -124,7 +124,12 @@ class Scope:
 
     def arange(self, block: str) -> str:
         """The places within a tile."""
-        return f"tl.arange(0, {block}).to(tl.int64 if {self.wide_offsets} else tl.int32)"
+        return f"tl.arange(0, {block}).to({self.wide_dtype})"
+
+    @property
+    def wide_dtype(self) -> str:
+        """The type of coordinates: 64 bits where the call needs them."""
+        return f"tl.int64 if {self.wide_offsets} else tl.int32"
 
     def let(self, name: str) -> str:
         return self.namer.name(("let", name), name)

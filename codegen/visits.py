@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from attnc.codegen.code import PRODUCT, Code
 from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.scope import Scope
-from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
+from attnc.ir.expr import Expr, Extent, Index, Number, Read
 from attnc.ir.facts import nonnegative
 from attnc.ir.key_range import KeyRange
 from attnc.ir.plan import Let, Load, SweepStage
@@ -146,12 +146,12 @@ class _RangeWriter:
 
     def _ends(self, bound: Expr, high: bool, setup: list[str]) -> _Ends:
         row, swept = self.scope.stage.row, self.scope.stage.swept
-        e = substitute(bound, self._operands(bound))
+        e = substitute(bound, {**self.loads})
         if row is None or row not in self.tiles.ranks(e):
             value = self._clipped(self.tiles.write(e, ()), bound, high)
             return _Ends(value, value)
         if self.keys.rising[high]:
-            rows = (self._first(row), self._last(row, setup))
+            rows = (self._first(row, setup), self._last(row, setup))
             least, greatest = (self.tiles.write(substitute(e, {Index(row): x}), ()) for x in rows)
         else:
             wish = f"{swept}_high" if high else f"{swept}_low"
@@ -163,36 +163,31 @@ class _RangeWriter:
 
     def _clipped(self, value: Code, bound: Expr, high: bool) -> Code:
         """As 32 bits where it may have more: wide coordinates make a mask expensive."""
-        if not reads(bound) and not index_ranks(bound) & {*self.scope.stage.grid}:
+        if not self._is_wide(bound):
             return value
         extent = self.scope.extent(self.scope.stage.swept)
         kept = f"tl.maximum({value.text}, 0)" if high else f"tl.minimum({value.text}, {extent})"
         return Code(f"{kept}.to(tl.int32)")
 
-    def _operands(self, bound: Expr) -> dict[Expr, Expr]:
-        """The lets that hold what a bound reads, in 64 bits where it calculates with them."""
-        found: dict[Expr, Expr] = {}
-        inside = {r for x in subexprs(bound) if _calculates(x) for r in reads(x)}
-        for r in reads(bound):
-            let = self.loads[r]
-            assert isinstance(let, Read)
-            v = self.tiles.variables[let.tensor]
-            wide = replace(v, name=f"{v.name}.to(tl.int64)")
-            self.tiles.variables[f"wide {let.tensor}"] = wide
-            found[r] = replace(let, tensor=f"wide {let.tensor}") if r in inside else let
-        return found
+    def _is_wide(self, bound: Expr) -> bool:
+        """Whether it may have 64 bits."""
+        grid = index_ranks(bound) & {*self.scope.stage.grid}
+        return bool(reads(bound) or grid or self.tiles.large & {*subexprs(bound)})
 
-    def _first(self, row: str) -> Expr:
-        return self._coordinate(("first", row), self.scope.start(row))
+    def _first(self, row: str, setup: list[str]) -> Expr:
+        start = self.scope.start(row)
+        if any(self.tiles.large & {*subexprs(e)} for e in (self.keys.low, self.keys.high)):
+            wide = f"{start}.to({self.scope.wide_dtype})"
+            start = self._named(setup, f"{row}_first", wide)
+        return self._coordinate(f"first {row}", start)
 
     def _last(self, row: str, setup: list[str]) -> Expr:
-        end = f"{self.scope.start(row)} + {self.scope.block(row)}"
-        last = f"tl.minimum({end}, {self.scope.extent(row)}) - 1"
-        return self._coordinate(("last", row), self._named(setup, f"{row}_last", last))
+        first = self.tiles.write(self._first(row, setup), ()).text
+        last = f"tl.minimum({first} + {self.scope.block(row)}, {self.scope.extent(row)}) - 1"
+        return self._coordinate(f"last {row}", self._named(setup, f"{row}_last", last))
 
-    def _coordinate(self, which: tuple[str, str], name: str) -> Expr:
+    def _coordinate(self, key: str, name: str) -> Expr:
         """What stands for the coordinate of one row."""
-        key = " ".join(which)
         self.tiles.variables[key] = Variable(name, (), "int")
         self.tiles.counts[key] = (0.0, float("inf"))
         return Read(key, ())
@@ -208,7 +203,3 @@ class _RangeWriter:
 
 def _down(x: Code, block: str) -> str:
     return f"{x.inside(PRODUCT)} // {block} * {block}"
-
-
-def _calculates(e: Expr) -> bool:
-    return isinstance(e, Apply) and e.op not in ("min", "max", "select")

@@ -450,7 +450,7 @@ def _clear_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clear_ca40a4452425_{__name__}")
+_OP = re.sub(r"\W", "_", f"clear_b6808a50018b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -483,6 +483,9 @@ def _clear(
     BLOCK_M, BLOCK_N, threads, stages = tiles[own_width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(M * M, M * N, N * N, M * text, N * text, text * text, width * width, text, width)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"clear_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -490,6 +493,7 @@ def _clear(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 67108864 < reach
     row_table, key_tiles = _kept(
         _clear_kernel_tiles, Q, (), M, N, text, width, radius, BLOCK_M, BLOCK_N,
     )

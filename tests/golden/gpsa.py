@@ -257,7 +257,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"gpsa_84ed150ffe37_{__name__}")
+_OP = re.sub(r"\W", "_", f"gpsa_54e2ea1c4a48_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -292,6 +292,9 @@ def _gpsa(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(NX * NX, NY * NY, MY * NY, MY * MY, MX * NX, MX * MX)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"gpsa_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -299,6 +302,7 @@ def _gpsa(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):

@@ -472,7 +472,7 @@ def _halonet_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"halonet_c43610f20712_{__name__}")
+_OP = re.sub(r"\W", "_", f"halonet_db1d4dfc97ed_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -516,6 +516,9 @@ def _halonet(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(block, halo)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"halonet_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -523,6 +526,7 @@ def _halonet(
             A.stride(2), C.stride(2), O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (MY, MX))
     BLOCK_NY, BLOCK_NX = _tile_shape(BLOCK_N, (NY, NX))
     row_table, key_tiles = _kept(

@@ -456,7 +456,7 @@ def _longca_block_causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_block_causal_document_bf4278e06f21_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_block_causal_document_f89e4b08f7e0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -487,6 +487,11 @@ def _longca_block_causal_document(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(M * block, block)
+    if 1152921504606846976 < reach:
+        raise ValueError(
+            f"longca_block_causal_document_kernel needs integers of more than 64 bits, for {reach}"
+        )
     wide = (
         1048576
         < max(
@@ -494,6 +499,7 @@ def _longca_block_causal_document(
             doc.stride(1), O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     row_table, key_tiles = _kept(
         _longca_block_causal_document_kernel_tiles, Q, (doc,), M, N, B, block, BLOCK_M, BLOCK_N,
     )

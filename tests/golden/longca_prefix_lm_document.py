@@ -126,7 +126,7 @@ def longca_prefix_lm_document_kernel(
             in_n[None, :] & (doc_m[:, None] == doc_n[None, :])
             & (
                 (offs_n[None, :] <= offs_m[:, None])
-                | (offs_n[None, :] - begin_n[None, :] <= prefix)
+                | (offs_n[None, :] - begin_n.to(tl.int64)[None, :] <= prefix)
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -459,7 +459,7 @@ def _longca_prefix_lm_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_86d1d431b8e5_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_5e2f48de94d7_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -76,11 +76,15 @@ def longca_sliding_window_kernel(
         + offs_e[None, :] * stride_ve
     )
     # m sees max(0, m - window) <= n < min(N, m + window + 1)
-    m_last = tl.minimum(m0 + BLOCK_M, M) - 1
-    n_start = tl.maximum(0, m0 - window) // BLOCK_N * BLOCK_N
+    m_first = m0.to(tl.int64 if WIDE else tl.int32)
+    m_last = tl.minimum(m_first + BLOCK_M, M) - 1
+    n_start = tl.maximum(0, m_first - window) // BLOCK_N * BLOCK_N
     full_start = tl.cdiv(tl.maximum(0, m_last - window), BLOCK_N) * BLOCK_N
-    full_stop = tl.maximum(tl.minimum(N, m0 + window + 1) // BLOCK_N * BLOCK_N, full_start)
-    n_stop = tl.minimum(N, m_last + window + 1)
+    full_stop = tl.maximum(
+        tl.maximum(tl.minimum(N, m_first + window + 1), 0).to(tl.int32) // BLOCK_N * BLOCK_N,
+        full_start,
+    )
+    n_stop = tl.maximum(tl.minimum(N, m_last + window + 1), 0).to(tl.int32)
     # tiles in which nothing is hidden
     for n0 in range(full_start, full_stop, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
@@ -192,7 +196,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_sliding_window_5e88fa8beb24_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_sliding_window_abaf9d4fd0de_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -220,6 +224,11 @@ def _longca_sliding_window(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = window
+    if 1152921504606846976 < reach:
+        raise ValueError(
+            f"longca_sliding_window_kernel needs integers of more than 64 bits, for {reach}"
+        )
     wide = (
         1048576
         < max(
@@ -227,6 +236,7 @@ def _longca_sliding_window(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     programs = triton.cdiv(M, BLOCK_M) * B * H
     if programs:
         with torch.cuda.device_of(Q):

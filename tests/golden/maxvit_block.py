@@ -450,7 +450,7 @@ def _maxvit_block_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"maxvit_block_d8e92b82bad4_{__name__}")
+_OP = re.sub(r"\W", "_", f"maxvit_block_fbd35d1b52d3_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -487,6 +487,9 @@ def _maxvit_block(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = window
+    if 1152921504606846976 < reach:
+        raise ValueError(f"maxvit_block_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -494,6 +497,7 @@ def _maxvit_block(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (MY, MX))
     BLOCK_NY, BLOCK_NX = _tile_shape(BLOCK_N, (NY, NX))
     row_table, key_tiles = _kept(

@@ -526,7 +526,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_59f8f359f38d_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_d60b856f67ea_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -561,6 +561,9 @@ def _na1d(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(stride, window, dilation)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"na1d_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -568,6 +571,7 @@ def _na1d(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     step_m, = _steps(BLOCK_M, (M,), (dilation,))
     step_n, = _steps(BLOCK_N, (N,), (dilation,))
     row_table, key_tiles = _kept(

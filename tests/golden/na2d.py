@@ -743,7 +743,7 @@ def _na2d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na2d_66c0535a4aec_{__name__}")
+_OP = re.sub(r"\W", "_", f"na2d_3349c1525133_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -786,6 +786,9 @@ def _na2d(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(stride[0], window[0], dilation[0], stride[1], window[1], dilation[1])
+    if 1152921504606846976 < reach:
+        raise ValueError(f"na2d_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -793,6 +796,7 @@ def _na2d(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     step_my, step_mx = _steps(BLOCK_M, (MY, MX), (dilation[0], dilation[1]))
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (triton.cdiv(MY, step_my), triton.cdiv(MX, step_mx)))
     step_ny, step_nx = _steps(BLOCK_N, (NY, NX), (dilation[0], dilation[1]))

@@ -904,7 +904,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_f33525071914_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_c2597a9c1c00_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -949,6 +949,12 @@ def _na3d(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = max(
+        stride[0], window[0], dilation[0], stride[1], window[1], dilation[1], stride[2], window[2],
+        dilation[2],
+    )
+    if 1152921504606846976 < reach:
+        raise ValueError(f"na3d_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -956,6 +962,7 @@ def _na3d(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     step_mt, step_my, step_mx = _steps(
         BLOCK_M, (MT, MY, MX), (dilation[0], dilation[1], dilation[2]),
     )

@@ -424,7 +424,7 @@ def _titans_mac_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"titans_mac_074a80228676_{__name__}")
+_OP = re.sub(r"\W", "_", f"titans_mac_731ad3fd0366_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -454,6 +454,9 @@ def _titans_mac(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    reach = persistent
+    if 1152921504606846976 < reach:
+        raise ValueError(f"titans_mac_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
         < max(
@@ -461,6 +464,7 @@ def _titans_mac(
             O.stride(2), O.stride(3),
         )
     )
+    wide = wide or 268435456 < reach
     row_table, key_tiles = _kept(
         _titans_mac_kernel_tiles, Q, (), M, N, persistent, sliding, window, BLOCK_M, BLOCK_N,
     )
