@@ -198,7 +198,8 @@ def attnc(
         except SystemExit as e:
             assert isinstance(e.code, int)
             status = e.code
-        return status, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return status, out, err
 
     return run
 
