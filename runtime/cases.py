@@ -200,13 +200,14 @@ def _reached(
         for x in subexprs(e)
         if isinstance(x, Extent)
     }
+    tables = {r for t in cascade.inputs for r in t.ranks if not cascade.rank(r).components}
     walked = {r for s in cascade.statements for r in iteration_ranks(s)}
     for axis, index in dict.fromkeys(reads_at(cascade)):
         match index:
             case Index(rank) if rank not in fixed and not cascade.rank(rank).components:
                 if cascade.rank(rank).parent is None and axis not in cascade.rank(rank).components:
                     found[rank] = min(found[rank], found[axis] or found[rank])
-            case _ if axis not in fixed | used and not reads(index):
+            case _ if axis in tables - fixed - used and not reads(index):
                 needed = 1 + max(0, reach(index, cascade, found, params)[1])
                 found[axis] = max(found[axis], needed) if axis in walked else needed
             case _:

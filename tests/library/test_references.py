@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -101,6 +102,7 @@ LEAST: dict[str, Values] = {"maxvit_grid": {"grid": 1}}
 BLOCKS = {"query_block": "i", "key_block": "j"}
 
 
+@cache
 def cascade(name: str) -> Cascade:
     return load_text(text(name), f"{name}.attn")
 
