@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from attnc.ir.count_flat_tiles import SeenTokens, count_flat_tiles, seen_tokens
+from attnc.ir.count_points import count_points
 from attnc.ir.dilation import Dilation, Problem, dilation_groups, dilations
 from attnc.ir.expr import Expr
 from attnc.ir.presence import conjunction, conjuncts
@@ -250,7 +251,7 @@ def _count(problem: Problem, bound: Bound, start: KeyTiles) -> Part:
     for each in _classified(problem, bound, start):
         more = shifted_tiles(*each) if start == "dynamic" else fixed_tiles(*each)
         visited, full = (np.outer(a, b).ravel() for a, b in zip((visited, full), more, strict=True))
-    points = tile_classes(problem.predicates[0], _points(rows), _points(keys), bound)
+    visible = count_points(problem.predicates[0], rows, keys, bound)
     padded = tuple(prod(a.tiles * a.tile for a in axes) for axes in (rows, keys))
     return Part(
         rows,
@@ -258,7 +259,7 @@ def _count(problem: Problem, bound: Bound, start: KeyTiles) -> Part:
         visited,
         full,
         prod(a.tiles for a in keys),
-        points.visited,
+        visible,
         (padded[0], padded[1]),
     )
 

@@ -133,7 +133,7 @@ def _census(spec: str, shape: dict[str, int], tiles: Any, start: KeyTiles, **giv
 _STARTS: tuple[KeyTiles, ...] = ("static", "dynamic")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.data())
 def test_a_neighborhood_over_a_sequence(data: st.DataObject) -> None:
     length = data.draw(st.integers(1, 40))
