@@ -128,8 +128,8 @@ def _title(view: MaskView, width: float) -> list[tuple[str, bool]]:
     """Lines of text and whether they are bold: the name, the rule, the sizes."""
     fits = int(width * 12.5)
     rule = [line for text in view.rules for line in wrap(text, fits, subsequent_indent="    ")]
-    if len(rule) > 4:
-        rule = [*rule[:3], rule[3][: fits - 2] + " …"]
+    if len(rule) > 6:
+        rule = [*rule[:5], rule[5][: fits - 2] + " …"]
     sizes = wrap(view.sizes, fits)
     return [(view.name, True), *((line, False) for line in (*rule, *sizes))]
 
@@ -174,6 +174,20 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
     axes.set_xlim(0, width or 1)
     axes.set_ylim(height or 1, 0)
     _lines(axes, panel)
+    _marks(axes, panel, small)
+    axes.set_title(panel.title, size=8 if small else 10, color=_INK, pad=3 if small else 6)
+    places = axes.set_yticks, axes.set_xticks
+    for place, length, step in zip(places, panel.size, panel.step, strict=True):
+        ticks = _ticks(length, step, 4 if small else 8)
+        place(ticks, [str(n) for n in ticks])
+    axes.tick_params(labelsize=6 if small else 8, length=2 if small else 3, pad=1.5, color=_INK)
+    if not small:
+        axes.set_ylabel(panel.labels[0], labelpad=2)
+        axes.set_xlabel(panel.labels[1], labelpad=2)
+
+
+def _marks(axes: Axes, panel: Panel, small: bool) -> None:
+    """The query, its tile, the key tiles that it visits, its row."""
     _rectangles(axes, panel.outlines, 0.35)
     _rectangles(axes, [panel.box] if panel.box is not None else [], 1.4)
     if panel.point is not None:
@@ -191,18 +205,9 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
     if panel.marked is not None:
         # Beside the axis: the row that the other panels show.
         axes.plot(
-            [-0.012], [1 - (panel.marked + 0.5) / height], ">", ms=6, color=_QUERY,
+            [-0.012], [1 - (panel.marked + 0.5) / panel.size[0]], ">", ms=6, color=_QUERY,
             transform=axes.transAxes, clip_on=False,
         )  # fmt: skip
-    axes.set_title(panel.title, size=8 if small else 10, color=_INK, pad=3 if small else 6)
-    places = axes.set_yticks, axes.set_xticks
-    for place, length, step in zip(places, panel.size, panel.step, strict=True):
-        ticks = _ticks(length, step, 4 if small else 8)
-        place(ticks, [str(n) for n in ticks])
-    axes.tick_params(labelsize=6 if small else 8, length=2 if small else 3, pad=1.5, color=_INK)
-    if not small:
-        axes.set_ylabel(panel.labels[0], labelpad=2)
-        axes.set_xlabel(panel.labels[1], labelpad=2)
 
 
 def _rectangles(axes: Axes, boxes: Sequence[Box], line: float) -> None:

@@ -46,10 +46,12 @@ class Query:
 
     @property
     def caption(self) -> str:
-        place = ", ".join(f"{x.name} = {p}" for x, p in zip(self.rows, self.place, strict=True))
+        """What its panels are called; a query without a rank is the only one."""
+        places = zip(self.rows, self.place, strict=True)
+        place = ", ".join(f"{x.name} = {p}" for x, p in places if x.name)
         slices = "".join(f", slices of {x.name}" for x in self.keys[:-2])
         across = f": {self.keys[-2].name} down, {self.keys[-1].name} across" if slices else ""
-        return f"keys of query {place} and its tile{slices}{across}"
+        return f"keys of query {place}".rstrip() + f" and its tile{slices}{across}"
 
     @property
     def on_canvas(self) -> bool:

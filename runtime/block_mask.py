@@ -7,7 +7,7 @@ of memory, four times; our lists do not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -115,10 +115,8 @@ def block_mask(
     heads.check(extents)
     lengths = (1 if seen.row is None else extents[seen.row], extents[seen.swept])
     classes = heads.spread(_classes(seen, mask.bound, lengths, size), extents)
-    partial, full = classes == PARTIAL, classes == FULL
     place = _device(device, tensors)
-    by_key = [x.swapaxes(-1, -2) for x in (partial, full)]
-    lists = [t.to(place) for x in (partial, full, *by_key) for t in _ordered(x)]
+    lists = [x.to(place) for x in _lists(classes)]
     kept = {n: x.to(place) for n, x in tensors.items() if n in seen.tensors}
     coordinates = _coordinates(seen, heads, mask.bound, lengths)
     return BlockMask(
@@ -195,6 +193,13 @@ def _coordinates(
             ranks[part] = place if i == 0 else Apply("mod", (place, Number(max(1, extents[part]))))
     batch, each = heads.shape(extents)
     return Coordinates(ranks, {"b": batch, "h": each, "q_idx": lengths[0], "kv_idx": lengths[1]})
+
+
+def _lists(classes: NDArray[np.int8]) -> Iterator[Tensor]:
+    """Counts and indices: partial and full key blocks per row, then rows per key block."""
+    for by in (classes, classes.swapaxes(-1, -2)):
+        for kind in (PARTIAL, FULL):
+            yield from _ordered(by == kind)
 
 
 def _ordered(chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
