@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attnc.codegen.mask_parts import name_mask_parts
 from attnc.codegen.prune import all_lets, operands, prune, used_names, value_exprs
+from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Read
+from attnc.ir.ops import OPS
 from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
 from attnc.ir.walk import subexprs
 
@@ -40,19 +43,21 @@ _REGISTERS = 270
 _SHARED_BYTES = 100_000
 
 
-def default_config(stage: SweepStage, dims: Mapping[str, int], itemsize: int) -> Config:
+def default_config(
+    stage: SweepStage, cascade: Cascade, dims: Mapping[str, int], itemsize: int
+) -> Config:
     """The configuration that the launcher picks: `dims` has the extent of each feature rank.
 
     `itemsize`: bytes of an element of the inputs.
     """
     width = max((padded(dims[r]) for r in (*stage.inner, *stage.columns)), default=16)
-    table = config_table(stage)[itemsize]
+    table = config_table(stage, cascade)[itemsize]
     return table[min(w for w in table if w >= min(width, max(table)))]
 
 
-def config_table(stage: SweepStage) -> dict[int, dict[int, Config]]:
+def config_table(stage: SweepStage, cascade: Cascade) -> dict[int, dict[int, Config]]:
     """By bytes of an element, by the widest block of a feature rank up to which it applies."""
-    stage = prune(stage)
+    stage = name_mask_parts(prune(stage), cascade).stage
     found: dict[int, dict[int, Config]] = {}
     for itemsize, candidates in ((2, _HALF), (4, _SINGLE)):
         candidates = candidates if stage.row is not None else _ONE_ROW
@@ -150,6 +155,8 @@ def _temporaries(let: Let, whole: set[str | None]) -> int:
     if let.dtype == "bool" or not whole <= set(let.ranks) or isinstance(let.value, Load | Dot):
         return 1
     found = [x.op for e in value_exprs(let.value) for x in subexprs(e) if isinstance(x, Apply)]
+    # what a comparison gives takes a bit per point
+    found = [op for op in found if OPS[op].kind not in ("compare", "logic")]
     helped = max((_HELPER_TILES.get(op, 0) for op in found), default=0)
     return 1 + helped + len(found) // 6
 

@@ -10,7 +10,9 @@ from attnc.codegen.scope import Scope
 from attnc.ir.cascade import DType
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.facts import bounds, nonnegative
+from attnc.ir.integers import Integers
 from attnc.ir.ops import OPS
+from attnc.ir.walk import substitute
 
 INFIX: Mapping[str, tuple[str, int]] = {
     "add": ("+", SUM),
@@ -63,7 +65,7 @@ class Tiles:
     """Writes expressions over the variables in scope; notes which helper functions they call.
 
     `counts` bounds integer variables, for floor divisions that need no helper; `large` are the
-    computations for which 32 bits may be too few.
+    computations for which 32 bits may be too few. `meaning`: what variables were computed from.
     """
 
     scope: Scope
@@ -71,6 +73,7 @@ class Tiles:
     helpers: set[str] = field(default_factory=set)
     counts: dict[str, tuple[float, float]] = field(default_factory=dict)
     large: frozenset[Expr] = frozenset()
+    meaning: dict[Expr, Expr] = field(default_factory=dict)
 
     def dtype(self, e: Expr) -> DType:
         """The type of an expression over tiles."""
@@ -265,10 +268,15 @@ class Tiles:
     def _floor(self, e: Apply, axes: tuple[str, ...]) -> Code:
         """Triton's // and % round towards zero; the language's round down."""
         a, b = (self.write(x, axes) for x in e.args)
-        if all(nonnegative(x, self.counts) for x in e.args):
+        if all(map(self._nonnegative, e.args)):
             sign = "//" if e.op == "floordiv" else "%"
             return Code(f"{a.inside(PRODUCT)} {sign} {b.inside(PRODUCT + 1)}", PRODUCT)
         return Code(f"{self.helper(e.op)}({a.text}, {b.text})")
+
+    def _nonnegative(self, e: Expr) -> bool:
+        """Whether an integer is known to be no less than 0, padding of tiles included."""
+        known = Integers(self.scope.cascade, self.scope.stage.swept)
+        return nonnegative(e, self.counts) or known.bounds(substitute(e, self.meaning))[0] >= 0
 
 
 def subscript(have: tuple[str, ...], axes: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from attnc.codegen.list_visits import (
     table_name,
     tiles_name,
 )
+from attnc.codegen.mask_parts import name_mask_parts, renamed
 from attnc.codegen.overflow import overflow
 from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
@@ -129,23 +130,25 @@ def write_kernel(
     if lists is not None:
         ranges = (None,) * len(ranges)
     stage = replace(stage, resident=(*stage.resident, *missing_loads(ranges, stage)))
-    scope = Scope(cascade, stage, helpers, {} if lists is None else lists.layouts)
-    return _Writer(scope, name, lead, ranges, lists).kernel()
+    named = name_mask_parts(stage, cascade)
+    scope = Scope(cascade, named.stage, helpers, {} if lists is None else lists.layouts)
+    large = renamed(overflow(stage, ranges, cascade).nodes, named.parts)
+    tiles = Tiles(scope, large=large, meaning={let: e for e, let in named.parts.items()})
+    return replace(_Writer(tiles, name, lead, ranges, lists).kernel(), stage=stage)
 
 
 class _Writer:
     def __init__(
         self,
-        scope: Scope,
+        tiles: Tiles,
         name: str,
         lead: str,
         ranges: tuple[KeyRange | None, ...],
         lists: TileLists | None,
     ) -> None:
-        self.scope, self.stage, self.name, self.ranges = scope, scope.stage, name, ranges
-        self.lists = lists
-        large = overflow(self.stage, ranges, scope.cascade).nodes
-        tiles = self.tiles = Tiles(scope, large=large)
+        scope = self.scope = tiles.scope
+        self.tiles, self.stage, self.name = tiles, scope.stage, name
+        self.ranges, self.lists = ranges, lists
         host: dict[Expr, Expr] = {}
         for let in self.stage.host:
             assert not isinstance(let.value, Load | Dot | Fold | Serial)
@@ -154,6 +157,7 @@ class _Writer:
             if let.dtype == "int":
                 tiles.counts[let.name] = bounds(let.value, {})
             host[Read(let.name, ())] = let.value
+        tiles.meaning |= host
         for let in all_lets(self.stage):
             scope.let(let.name)
         self.addressing = Addressing(scope, tiles, host)

@@ -301,14 +301,16 @@ class _Writer:
         found = overflow(kernel.stage, ranges, self.cascade)
         if not found.nodes:
             return [f"{self._local('wide')} = {test}"]
+        narrow, most = found.limits
         reach, wide = self._local("reach"), self._local("wide")
+        texts = [self._host(x) for x in found.terms]
         message = f"{kernel.name} needs integers of more than 64 bits, for {{{reach}}}"
         return [
-            f"{reach} = {_largest([self._host(x) for x in found.terms])}",
-            f"if {2**60} < {reach}:",
+            f"{reach} = {_largest(texts)}",
+            f"if {most} < {reach}:",
             f'    raise ValueError(f"{message}")',
             f"{wide} = {test}",
-            f"{wide} = {wide} or {found.limit} < {reach}",
+            f"{wide} = {wide} or {narrow} < {reach}",
         ]
 
     @property
@@ -347,7 +349,7 @@ class _Writer:
         if fixed is not None:
             return [*lines, f"{targets} = {_tuple(fixed)[1:-1]}"]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
-        self.tables += _table(table, s)
+        self.tables += _table(table, s, self.cascade)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
         lines.append(f"{tiles} = {table}[{self.lead}.element_size()]")
         lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
@@ -445,10 +447,10 @@ def _argument(name: str, p: ParamDecl) -> Argument:
     return Argument(name, many, default, f"list[{kind}]")
 
 
-def _table(name: str, stage: SweepStage) -> list[str]:
+def _table(name: str, stage: SweepStage, cascade: Cascade) -> list[str]:
     """The stage's default configurations as a dictionary."""
     entries = []
-    for itemsize, by_width in config_table(stage).items():
+    for itemsize, by_width in config_table(stage, cascade).items():
         widest = {c: w for w, c in by_width.items()}
         rows = (f"{w}: {_tuple(c)}" for c, w in widest.items())
         entries.append(f"{itemsize}: {{{', '.join(rows)}}}")

@@ -39,13 +39,6 @@ import triton.language as tl
 __all__ = ["bigbird"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
 @triton.jit(
     do_not_specialize=[
         "H", "M", "N", "I", "J", "block", "floordiv_tile", "floordiv_tile_2", "floordiv_tile_3",
@@ -90,6 +83,7 @@ def bigbird_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    m_block = offs_m // block
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -127,8 +121,9 @@ def bigbird_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        random_i = floor_div(offs_m[:, None], block)
-        j = floor_div(offs_n[None, :], block)
+        n_block = offs_n // block
+        random_i = offs_m[:, None] // block
+        j = offs_n[None, :] // block
         random_mn_ptrs = (
             random + h * stride_random_h + random_i.to(tl.int64) * stride_random_i
             + j.to(tl.int64) * stride_random_j
@@ -143,14 +138,9 @@ def bigbird_kernel(
         s_dot_visible = tl.where(
             in_n[None, :]
             & (
-                (
-                    tl.abs(floor_div(offs_m[:, None], block) - floor_div(offs_n[None, :], block))
-                    <= floordiv_tile
-                )
-                | (floor_div(offs_m[:, None], block) == 0)
-                | (floor_div(offs_m[:, None], block) == floordiv_tile_2)
-                | (floor_div(offs_n[None, :], block) == 0)
-                | (floor_div(offs_n[None, :], block) == floordiv_tile_3) | random_mn
+                (tl.abs(m_block[:, None] - n_block[None, :]) <= floordiv_tile)
+                | (m_block[:, None] == 0) | (m_block[:, None] == floordiv_tile_2)
+                | (n_block[None, :] == 0) | (n_block[None, :] == floordiv_tile_3) | random_mn
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -190,7 +180,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -499,7 +489,7 @@ def _bigbird_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bigbird_c67452885f5c_{__name__}")
+_OP = re.sub(r"\W", "_", f"bigbird_0767ade61002_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

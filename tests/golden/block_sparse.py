@@ -34,13 +34,6 @@ import triton.language as tl
 __all__ = ["block_sparse"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
 @triton.jit(
     do_not_specialize=["H", "M", "N", "I", "J", "block_0", "block_1", "h_per_g", "scale", "tiles_m"]
 )
@@ -119,8 +112,8 @@ def block_sparse_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        select_i = floor_div(offs_m[:, None], block_0)
-        j = floor_div(offs_n[None, :], block_1)
+        select_i = offs_m[:, None] // block_0
+        j = offs_n[None, :] // block_1
         select_mn_ptrs = (
             select + h * stride_select_h + select_i.to(tl.int64) * stride_select_i
             + j.to(tl.int64) * stride_select_j
@@ -467,7 +460,7 @@ def _block_sparse_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_1cc0df3ed358_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_6f4b13299f7f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

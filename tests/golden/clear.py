@@ -94,6 +94,8 @@ def clear_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    m_block = floor_div(offs_m - text, width)
+    m_rest = floor_mod(offs_m - text, width)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -131,28 +133,16 @@ def clear_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
+        n_block = floor_div(offs_n - text, width)
+        n_rest = floor_mod(offs_n - text, width)
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :]
             & (
                 (offs_m[:, None] < text) | (offs_n[None, :] < text)
                 | (
-                    (
-                        floor_div(offs_m[:, None] - text, width)
-                        - floor_div(offs_n[None, :] - text, width)
-                    )
-                    * (
-                        floor_div(offs_m[:, None] - text, width)
-                        - floor_div(offs_n[None, :] - text, width)
-                    )
-                    + (
-                        floor_mod(offs_m[:, None] - text, width)
-                        - floor_mod(offs_n[None, :] - text, width)
-                    )
-                    * (
-                        floor_mod(offs_m[:, None] - text, width)
-                        - floor_mod(offs_n[None, :] - text, width)
-                    )
+                    (m_block[:, None] - n_block[None, :]) * (m_block[:, None] - n_block[None, :])
+                    + (m_rest[:, None] - n_rest[None, :]) * (m_rest[:, None] - n_rest[None, :])
                     < mul_tile
                 )
             ),
@@ -194,7 +184,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 32, 256, 2), 128: (64, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -450,7 +440,7 @@ def _clear_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clear_b6808a50018b_{__name__}")
+_OP = re.sub(r"\W", "_", f"clear_26a2e1294e34_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

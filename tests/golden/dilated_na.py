@@ -49,13 +49,6 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 
 
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(
     do_not_specialize=[
         "MY", "MX", "NY", "NX", "H", "RY", "RX", "window", "dilation_0", "dilation_1",
@@ -107,6 +100,16 @@ def dilated_na_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    my_rest = offs_my % dilation_0
+    my_block = offs_my // dilation_0 // 1
+    my_block_ = floor_div(NY - my_rest + dilation_0 - 1, dilation_0)
+    my_bound = tl.minimum(my_block * 1 + floordiv_tile, my_block_ - 1)
+    my_bound_ = tl.minimum(tl.maximum(my_bound - floordiv_tile_2, 0), my_block_ - window)
+    mx_rest = offs_mx % dilation_1
+    mx_block = offs_mx // dilation_1 // 1
+    mx_block_ = floor_div(NX - mx_rest + dilation_1 - 1, dilation_1)
+    mx_bound = tl.minimum(mx_block * 1 + floordiv_tile, mx_block_ - 1)
+    mx_bound_ = tl.minimum(tl.maximum(mx_bound - floordiv_tile_2, 0), mx_block_ - window)
 
     g_p = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -133,17 +136,13 @@ def dilated_na_kernel(
         # 26: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, ...
         ry = tl.minimum(
             tl.maximum(
-                floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
-                + window - 1,
-                0,
+                offs_ny[None, :] // dilation_0 - offs_my[:, None] // dilation_0 + window - 1, 0,
             ),
             sub_tile,
         )
         rx = tl.minimum(
             tl.maximum(
-                floor_div(offs_nx[None, :], dilation_1) - floor_div(offs_mx[:, None], dilation_1)
-                + window - 1,
-                0,
+                offs_nx[None, :] // dilation_1 - offs_mx[:, None] // dilation_1 + window - 1, 0,
             ),
             sub_tile,
         )
@@ -175,20 +174,18 @@ def dilated_na_kernel(
         offs_ny = n0 // NX + tile_ny
         offs_nx = n0 % NX + tile_nx
         in_n = (offs_ny < NY) & (offs_nx < NX)
+        ny_block = offs_ny // dilation_0
+        nx_block = offs_nx // dilation_1
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         ry = tl.minimum(
             tl.maximum(
-                floor_div(offs_ny[None, :], dilation_0) - floor_div(offs_my[:, None], dilation_0)
-                + window - 1,
-                0,
+                offs_ny[None, :] // dilation_0 - offs_my[:, None] // dilation_0 + window - 1, 0,
             ),
             sub_tile,
         )
         rx = tl.minimum(
             tl.maximum(
-                floor_div(offs_nx[None, :], dilation_1) - floor_div(offs_mx[:, None], dilation_1)
-                + window - 1,
-                0,
+                offs_nx[None, :] // dilation_1 - offs_mx[:, None] // dilation_1 + window - 1, 0,
             ),
             sub_tile,
         )
@@ -204,99 +201,12 @@ def dilated_na_kernel(
         bias_mn = bias_mn.to(tl.float32)
         s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
         s_visible = tl.where(
-            in_n[None, :]
-            & (floor_mod(offs_my[:, None], dilation_0) == floor_mod(offs_ny[None, :], dilation_0))
-            & (
-                tl.minimum(
-                    tl.maximum(
-                        tl.minimum(
-                            floor_div(floor_div(offs_my[:, None], dilation_0), 1) * 1
-                            + floordiv_tile,
-                            floor_div(
-                                NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                                dilation_0,
-                            )
-                            - 1,
-                        )
-                        - floordiv_tile_2,
-                        0,
-                    ),
-                    floor_div(
-                        NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1, dilation_0,
-                    )
-                    - window,
-                )
-                <= floor_div(offs_ny[None, :], dilation_0)
-            )
-            & (
-                floor_div(offs_ny[None, :], dilation_0)
-                < tl.minimum(
-                    tl.maximum(
-                        tl.minimum(
-                            floor_div(floor_div(offs_my[:, None], dilation_0), 1) * 1
-                            + floordiv_tile,
-                            floor_div(
-                                NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                                dilation_0,
-                            )
-                            - 1,
-                        )
-                        - floordiv_tile_2,
-                        0,
-                    ),
-                    floor_div(
-                        NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1, dilation_0,
-                    )
-                    - window,
-                )
-                + window
-            )
-            & (floor_mod(offs_mx[:, None], dilation_1) == floor_mod(offs_nx[None, :], dilation_1))
-            & (
-                tl.minimum(
-                    tl.maximum(
-                        tl.minimum(
-                            floor_div(floor_div(offs_mx[:, None], dilation_1), 1) * 1
-                            + floordiv_tile,
-                            floor_div(
-                                NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                                dilation_1,
-                            )
-                            - 1,
-                        )
-                        - floordiv_tile_2,
-                        0,
-                    ),
-                    floor_div(
-                        NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1, dilation_1,
-                    )
-                    - window,
-                )
-                <= floor_div(offs_nx[None, :], dilation_1)
-            )
-            & (
-                floor_div(offs_nx[None, :], dilation_1)
-                < tl.minimum(
-                    tl.maximum(
-                        tl.minimum(
-                            floor_div(floor_div(offs_mx[:, None], dilation_1), 1) * 1
-                            + floordiv_tile,
-                            floor_div(
-                                NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                                dilation_1,
-                            )
-                            - 1,
-                        )
-                        - floordiv_tile_2,
-                        0,
-                    ),
-                    floor_div(
-                        NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1, dilation_1,
-                    )
-                    - window,
-                )
-                + window
-            ),
+            in_n[None, :] & (my_rest[:, None] == offs_ny[None, :] % dilation_0)
+            & (my_bound_[:, None] <= ny_block[None, :])
+            & (ny_block[None, :] < my_bound_[:, None] + window)
+            & (mx_rest[:, None] == offs_nx[None, :] % dilation_1)
+            & (mx_bound_[:, None] <= nx_block[None, :])
+            & (nx_block[None, :] < mx_bound_[:, None] + window),
             s, float("-inf"),
         )
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
@@ -335,9 +245,10 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (64, 32, 256, 2), 256: (32, 32, 256, 2), 512: (32, 16, 256, 2), 1024: (16, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        1024: (16, 16, 256, 2),
     },
-    4: {64: (32, 32, 128, 2), 128: (32, 32, 256, 2), 1024: (16, 16, 256, 2)},
+    4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
 }
 
 
@@ -684,7 +595,7 @@ def _dilated_na_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_b619c9e252ce_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_10cc5093d95d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

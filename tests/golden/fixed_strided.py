@@ -37,20 +37,6 @@ import triton.language as tl
 __all__ = ["fixed_strided"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(do_not_specialize=["H", "M", "N", "stride", "summary", "h_per_g", "scale", "tiles_m"])
 def fixed_strided_kernel(
     Q, K, V, O, row_table, key_tiles,
@@ -130,9 +116,8 @@ def fixed_strided_kernel(
         s_dot_visible = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None])
             & tl.where(
-                h % 2 == 0,
-                floor_div(offs_m[:, None], stride) == floor_div(offs_n[None, :], stride),
-                floor_mod(offs_n[None, :], stride) >= stride - summary,
+                h % 2 == 0, offs_m[:, None] // stride == offs_n[None, :] // stride,
+                offs_n[None, :] % stride >= stride - summary,
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -172,7 +157,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -417,7 +402,7 @@ def _fixed_strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"fixed_strided_4b600563a759_{__name__}")
+_OP = re.sub(r"\W", "_", f"fixed_strided_cec0b49318c9_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

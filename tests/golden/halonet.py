@@ -45,13 +45,6 @@ import triton.language as tl
 __all__ = ["halonet"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
 @triton.jit(
     do_not_specialize=[
         "MY", "MX", "NY", "NX", "H", "RY", "RX", "block", "halo", "h_per_g", "scale", "tiles_m",
@@ -101,6 +94,8 @@ def halonet_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    my_block = offs_my // block
+    mx_block = offs_mx // block
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -176,10 +171,10 @@ def halonet_kernel(
         r = a + c
         s = tl.dot(q, k, input_precision="ieee") + r
         s_visible = tl.where(
-            in_n[None, :] & (floor_div(offs_my[:, None], block) * block - halo <= offs_ny[None, :])
-            & (offs_ny[None, :] < floor_div(offs_my[:, None], block) * block + block + halo)
-            & (floor_div(offs_mx[:, None], block) * block - halo <= offs_nx[None, :])
-            & (offs_nx[None, :] < floor_div(offs_mx[:, None], block) * block + block + halo),
+            in_n[None, :] & (my_block[:, None] * block - halo <= offs_ny[None, :])
+            & (offs_ny[None, :] < my_block[:, None] * block + block + halo)
+            & (mx_block[:, None] * block - halo <= offs_nx[None, :])
+            & (offs_nx[None, :] < mx_block[:, None] * block + block + halo),
             s, float("-inf"),
         )
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_visible, 1))
@@ -218,7 +213,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -472,7 +467,7 @@ def _halonet_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"halonet_db1d4dfc97ed_{__name__}")
+_OP = re.sub(r"\W", "_", f"halonet_723e0b63cc26_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -36,13 +36,6 @@ import triton.language as tl
 __all__ = ["longca_block_causal_document"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
 @triton.jit(do_not_specialize=["H", "M", "N", "block", "h_per_g", "scale", "tiles_m"])
 def longca_block_causal_document_kernel(
     Q, K, V, doc, O, row_table, key_tiles,
@@ -127,7 +120,7 @@ def longca_block_causal_document_kernel(
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :] & (doc_m[:, None] == doc_n[None, :])
-            & (offs_n[None, :] < (floor_div(offs_m[:, None], block) + 1) * block),
+            & (offs_n[None, :] < (offs_m[:, None] // block + 1) * block),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
@@ -456,7 +449,7 @@ def _longca_block_causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_block_causal_document_f89e4b08f7e0_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_block_causal_document_86ce8e7a2765_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

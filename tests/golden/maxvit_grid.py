@@ -40,20 +40,6 @@ import triton.language as tl
 __all__ = ["maxvit_grid"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(
     do_not_specialize=[
         "MY", "MX", "NY", "NX", "H", "RY", "RX", "grid_", "exactdiv_tile", "exactdiv_tile_2",
@@ -129,14 +115,8 @@ def maxvit_grid_kernel(
         offs_nx = n0 % NX + tile_nx
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
         # 22: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + B[h, ...
-        ry = (
-            floor_div(offs_ny[None, :], exactdiv_tile_2)
-            - floor_div(offs_my[:, None], exactdiv_tile) + grid_ - 1
-        )
-        rx = (
-            floor_div(offs_nx[None, :], exactdiv_tile_4)
-            - floor_div(offs_mx[:, None], exactdiv_tile_3) + grid_ - 1
-        )
+        ry = offs_ny[None, :] // exactdiv_tile_2 - offs_my[:, None] // exactdiv_tile + grid_ - 1
+        rx = offs_nx[None, :] // exactdiv_tile_4 - offs_mx[:, None] // exactdiv_tile_3 + grid_ - 1
         bias_mn_ptrs = (
             bias + h * stride_bias_h + ry.to(tl.int64) * stride_bias_ry
             + rx.to(tl.int64) * stride_bias_rx
@@ -166,14 +146,8 @@ def maxvit_grid_kernel(
         offs_nx = n0 % NX + tile_nx
         in_n = (offs_ny < NY) & (offs_nx < NX)
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        ry = (
-            floor_div(offs_ny[None, :], exactdiv_tile_2)
-            - floor_div(offs_my[:, None], exactdiv_tile) + grid_ - 1
-        )
-        rx = (
-            floor_div(offs_nx[None, :], exactdiv_tile_4)
-            - floor_div(offs_mx[:, None], exactdiv_tile_3) + grid_ - 1
-        )
+        ry = offs_ny[None, :] // exactdiv_tile_2 - offs_my[:, None] // exactdiv_tile + grid_ - 1
+        rx = offs_nx[None, :] // exactdiv_tile_4 - offs_mx[:, None] // exactdiv_tile_3 + grid_ - 1
         bias_mn_ptrs = (
             bias + h * stride_bias_h + ry.to(tl.int64) * stride_bias_ry
             + rx.to(tl.int64) * stride_bias_rx
@@ -186,15 +160,8 @@ def maxvit_grid_kernel(
         bias_mn = bias_mn.to(tl.float32)
         s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
         s_visible = tl.where(
-            in_n[None, :]
-            & (
-                floor_mod(offs_my[:, None], exactdiv_tile)
-                == floor_mod(offs_ny[None, :], exactdiv_tile_2)
-            )
-            & (
-                floor_mod(offs_mx[:, None], exactdiv_tile_3)
-                == floor_mod(offs_nx[None, :], exactdiv_tile_4)
-            ),
+            in_n[None, :] & (offs_my[:, None] % exactdiv_tile == offs_ny[None, :] % exactdiv_tile_2)
+            & (offs_mx[:, None] % exactdiv_tile_3 == offs_nx[None, :] % exactdiv_tile_4),
             s, float("-inf"),
         )
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
@@ -529,7 +496,7 @@ def _maxvit_grid_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"maxvit_grid_f0015dc89de3_{__name__}")
+_OP = re.sub(r"\W", "_", f"maxvit_grid_5e8918f08334_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -36,13 +36,6 @@ import triton.language as tl
 __all__ = ["moa_window"]
 
 
-@triton.jit
-def floor_div(a, b):
-    """a // b rounded down; Triton's rounds towards zero."""
-    q = a // b
-    return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
-
-
 @triton.jit(do_not_specialize=["H", "M", "N", "block", "sink", "h_per_g", "scale", "tiles_m"])
 def moa_window_kernel(
     Q, K, V, span, O, row_table, key_tiles,
@@ -120,15 +113,13 @@ def moa_window_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
+        n_block = offs_n // block
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None])
             & (
-                (floor_div(offs_n[None, :], block) < sink)
-                | (
-                    floor_div(offs_m[:, None], block) - floor_div(offs_n[None, :], block)
-                    < span_value
-                )
+                (n_block[None, :] < sink)
+                | (offs_m[:, None] // block - n_block[None, :] < span_value)
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -168,7 +159,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -394,7 +385,7 @@ def _moa_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"moa_window_bcb662077655_{__name__}")
+_OP = re.sub(r"\W", "_", f"moa_window_2d5f9eda5787_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -44,13 +44,6 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 
 
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(
     do_not_specialize=[
         "H", "M", "N", "window", "stride", "dilation", "causal", "floordiv_tile", "floordiv_tile_2",
@@ -95,6 +88,14 @@ def na1d_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    m_rest = offs_m % dilation
+    m_block = offs_m // dilation
+    m_block_ = m_block // stride
+    m_block_2 = floor_div(N - m_rest + dilation - 1, dilation)
+    m_gap = m_block_2 - 1
+    m_bound = tl.minimum(m_block_ * stride + stride - 1, m_gap)
+    m_bound_ = tl.minimum(m_block_ * stride + floordiv_tile, m_gap)
+    m_bound_2 = tl.minimum(tl.maximum(m_bound_ - floordiv_tile_2, 0), m_block_2 - window)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -132,64 +133,16 @@ def na1d_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
+        n_block = offs_n // dilation
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
-            in_n[None, :]
-            & (floor_mod(offs_m[:, None], dilation) == floor_mod(offs_n[None, :], dilation))
+            in_n[None, :] & (m_rest[:, None] == offs_n[None, :] % dilation)
             & tl.where(
                 (causal != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_m[:, None], dilation), stride) * stride + stride
-                        - 1,
-                        floor_div(N - floor_mod(offs_m[:, None], dilation) + dilation - 1, dilation)
-                        - 1,
-                    )
-                    - window
-                    < floor_div(offs_n[None, :], dilation)
-                )
-                & (floor_div(offs_n[None, :], dilation) <= floor_div(offs_m[:, None], dilation)),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_m[:, None], dilation), stride) * stride
-                                + floordiv_tile,
-                                floor_div(
-                                    N - floor_mod(offs_m[:, None], dilation) + dilation - 1,
-                                    dilation,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(N - floor_mod(offs_m[:, None], dilation) + dilation - 1, dilation)
-                        - window,
-                    )
-                    <= floor_div(offs_n[None, :], dilation)
-                )
-                & (
-                    floor_div(offs_n[None, :], dilation)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_m[:, None], dilation), stride) * stride
-                                + floordiv_tile,
-                                floor_div(
-                                    N - floor_mod(offs_m[:, None], dilation) + dilation - 1,
-                                    dilation,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(N - floor_mod(offs_m[:, None], dilation) + dilation - 1, dilation)
-                        - window,
-                    )
-                    + window
-                ),
+                (m_bound[:, None] - window < n_block[None, :])
+                & (n_block[None, :] <= m_block[:, None]),
+                (m_bound_2[:, None] <= n_block[None, :])
+                & (n_block[None, :] < m_bound_2[:, None] + window),
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -228,7 +181,10 @@ def _limits() -> dict[str, int]:
 
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
-    2: {256: (64, 32, 256, 2), 512: (32, 16, 256, 2), 1024: (16, 16, 256, 2)},
+    2: {
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        1024: (16, 16, 256, 2),
+    },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
 }
 
@@ -526,7 +482,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_d60b856f67ea_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_d283865d5894_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -47,13 +47,6 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 
 
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(
     do_not_specialize=[
         "MY", "MX", "NY", "NX", "H", "window_0", "window_1", "stride_0", "stride_1", "dilation_0",
@@ -106,6 +99,22 @@ def na2d_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    my_rest = offs_my % dilation_0
+    my_block = offs_my // dilation_0
+    my_block_ = my_block // stride_0
+    my_block_2 = floor_div(NY - my_rest + dilation_0 - 1, dilation_0)
+    my_gap = my_block_2 - 1
+    my_bound = tl.minimum(my_block_ * stride_0 + stride_0 - 1, my_gap)
+    my_bound_ = tl.minimum(my_block_ * stride_0 + floordiv_tile, my_gap)
+    my_bound_2 = tl.minimum(tl.maximum(my_bound_ - floordiv_tile_2, 0), my_block_2 - window_0)
+    mx_rest = offs_mx % dilation_1
+    mx_block = offs_mx // dilation_1
+    mx_block_ = mx_block // stride_1
+    mx_block_2 = floor_div(NX - mx_rest + dilation_1 - 1, dilation_1)
+    mx_gap = mx_block_2 - 1
+    mx_bound = tl.minimum(mx_block_ * stride_1 + stride_1 - 1, mx_gap)
+    mx_bound_ = tl.minimum(mx_block_ * stride_1 + floordiv_tile_3, mx_gap)
+    mx_bound_2 = tl.minimum(tl.maximum(mx_bound_ - floordiv_tile_4, 0), mx_block_2 - window_1)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -147,148 +156,25 @@ def na2d_kernel(
         offs_ny = n0 // NX + tile_ny
         offs_nx = n0 % NX + tile_nx
         in_n = (offs_ny < NY) & (offs_nx < NX)
+        ny_block = offs_ny // dilation_0
+        nx_block = offs_nx // dilation_1
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
-            in_n[None, :]
-            & (floor_mod(offs_my[:, None], dilation_0) == floor_mod(offs_ny[None, :], dilation_0))
+            in_n[None, :] & (my_rest[:, None] == offs_ny[None, :] % dilation_0)
             & tl.where(
                 (causal_0 != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_my[:, None], dilation_0), stride_0) * stride_0
-                        + stride_0 - 1,
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - 1,
-                    )
-                    - window_0
-                    < floor_div(offs_ny[None, :], dilation_0)
-                )
-                & (
-                    floor_div(offs_ny[None, :], dilation_0)
-                    <= floor_div(offs_my[:, None], dilation_0)
-                ),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_my[:, None], dilation_0), stride_0)
-                                * stride_0
-                                + floordiv_tile,
-                                floor_div(
-                                    NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                                    dilation_0,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - window_0,
-                    )
-                    <= floor_div(offs_ny[None, :], dilation_0)
-                )
-                & (
-                    floor_div(offs_ny[None, :], dilation_0)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_my[:, None], dilation_0), stride_0)
-                                * stride_0
-                                + floordiv_tile,
-                                floor_div(
-                                    NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                                    dilation_0,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - window_0,
-                    )
-                    + window_0
-                ),
+                (my_bound[:, None] - window_0 < ny_block[None, :])
+                & (ny_block[None, :] <= my_block[:, None]),
+                (my_bound_2[:, None] <= ny_block[None, :])
+                & (ny_block[None, :] < my_bound_2[:, None] + window_0),
             )
-            & (floor_mod(offs_mx[:, None], dilation_1) == floor_mod(offs_nx[None, :], dilation_1))
+            & (mx_rest[:, None] == offs_nx[None, :] % dilation_1)
             & tl.where(
                 (causal_1 != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_mx[:, None], dilation_1), stride_1) * stride_1
-                        + stride_1 - 1,
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - 1,
-                    )
-                    - window_1
-                    < floor_div(offs_nx[None, :], dilation_1)
-                )
-                & (
-                    floor_div(offs_nx[None, :], dilation_1)
-                    <= floor_div(offs_mx[:, None], dilation_1)
-                ),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mx[:, None], dilation_1), stride_1)
-                                * stride_1
-                                + floordiv_tile_3,
-                                floor_div(
-                                    NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                                    dilation_1,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_4,
-                            0,
-                        ),
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - window_1,
-                    )
-                    <= floor_div(offs_nx[None, :], dilation_1)
-                )
-                & (
-                    floor_div(offs_nx[None, :], dilation_1)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mx[:, None], dilation_1), stride_1)
-                                * stride_1
-                                + floordiv_tile_3,
-                                floor_div(
-                                    NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                                    dilation_1,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_4,
-                            0,
-                        ),
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - window_1,
-                    )
-                    + window_1
-                ),
+                (mx_bound[:, None] - window_1 < nx_block[None, :])
+                & (nx_block[None, :] <= mx_block[:, None]),
+                (mx_bound_2[:, None] <= nx_block[None, :])
+                & (nx_block[None, :] < mx_bound_2[:, None] + window_1),
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -327,8 +213,11 @@ def _limits() -> dict[str, int]:
 
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
-    2: {256: (32, 32, 256, 2), 512: (32, 16, 256, 2), 1024: (16, 16, 256, 2)},
-    4: {128: (32, 32, 256, 2), 1024: (16, 16, 256, 2)},
+    2: {
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        1024: (16, 16, 256, 2),
+    },
+    4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
 }
 
 
@@ -743,7 +632,7 @@ def _na2d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na2d_3349c1525133_{__name__}")
+_OP = re.sub(r"\W", "_", f"na2d_473bff6af768_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -48,13 +48,6 @@ def floor_div(a, b):
     return tl.where((a % b != 0) & ((a < 0) != (b < 0)), q - 1, q)
 
 
-@triton.jit
-def floor_mod(a, b):
-    """a % b with the sign of b; Triton's has that of a."""
-    r = a % b
-    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
-
-
 @triton.jit(
     do_not_specialize=[
         "MT", "MY", "MX", "NT", "NY", "NX", "H", "window_0", "window_1", "window_2", "stride_0",
@@ -111,6 +104,30 @@ def na3d_kernel(
         + tile_m[:, None] * stride_qm + offs_d[None, :] * stride_qd
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
+    mt_rest = offs_mt % dilation_0
+    mt_block = offs_mt // dilation_0
+    mt_block_ = mt_block // stride_0
+    mt_block_2 = floor_div(NT - mt_rest + dilation_0 - 1, dilation_0)
+    mt_gap = mt_block_2 - 1
+    mt_bound = tl.minimum(mt_block_ * stride_0 + stride_0 - 1, mt_gap)
+    mt_bound_ = tl.minimum(mt_block_ * stride_0 + floordiv_tile, mt_gap)
+    mt_bound_2 = tl.minimum(tl.maximum(mt_bound_ - floordiv_tile_2, 0), mt_block_2 - window_0)
+    my_rest = offs_my % dilation_1
+    my_block = offs_my // dilation_1
+    my_block_ = my_block // stride_1
+    my_block_2 = floor_div(NY - my_rest + dilation_1 - 1, dilation_1)
+    my_gap = my_block_2 - 1
+    my_bound = tl.minimum(my_block_ * stride_1 + stride_1 - 1, my_gap)
+    my_bound_ = tl.minimum(my_block_ * stride_1 + floordiv_tile_3, my_gap)
+    my_bound_2 = tl.minimum(tl.maximum(my_bound_ - floordiv_tile_4, 0), my_block_2 - window_1)
+    mx_rest = offs_mx % dilation_2
+    mx_block = offs_mx // dilation_2
+    mx_block_ = mx_block // stride_2
+    mx_block_2 = floor_div(NX - mx_rest + dilation_2 - 1, dilation_2)
+    mx_gap = mx_block_2 - 1
+    mx_bound = tl.minimum(mx_block_ * stride_2 + stride_2 - 1, mx_gap)
+    mx_bound_ = tl.minimum(mx_block_ * stride_2 + floordiv_tile_5, mx_gap)
+    mx_bound_2 = tl.minimum(tl.maximum(mx_bound_ - floordiv_tile_6, 0), mx_block_2 - window_2)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -154,218 +171,34 @@ def na3d_kernel(
         offs_ny = n0 // NX % NY + tile_ny
         offs_nx = n0 % NX + tile_nx
         in_n = (offs_nt < NT) & (offs_ny < NY) & (offs_nx < NX)
+        nt_block = offs_nt // dilation_0
+        ny_block = offs_ny // dilation_1
+        nx_block = offs_nx // dilation_2
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
-            in_n[None, :]
-            & (floor_mod(offs_mt[:, None], dilation_0) == floor_mod(offs_nt[None, :], dilation_0))
+            in_n[None, :] & (mt_rest[:, None] == offs_nt[None, :] % dilation_0)
             & tl.where(
                 (causal_0 != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_mt[:, None], dilation_0), stride_0) * stride_0
-                        + stride_0 - 1,
-                        floor_div(
-                            NT - floor_mod(offs_mt[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - 1,
-                    )
-                    - window_0
-                    < floor_div(offs_nt[None, :], dilation_0)
-                )
-                & (
-                    floor_div(offs_nt[None, :], dilation_0)
-                    <= floor_div(offs_mt[:, None], dilation_0)
-                ),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mt[:, None], dilation_0), stride_0)
-                                * stride_0
-                                + floordiv_tile,
-                                floor_div(
-                                    NT - floor_mod(offs_mt[:, None], dilation_0) + dilation_0 - 1,
-                                    dilation_0,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(
-                            NT - floor_mod(offs_mt[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - window_0,
-                    )
-                    <= floor_div(offs_nt[None, :], dilation_0)
-                )
-                & (
-                    floor_div(offs_nt[None, :], dilation_0)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mt[:, None], dilation_0), stride_0)
-                                * stride_0
-                                + floordiv_tile,
-                                floor_div(
-                                    NT - floor_mod(offs_mt[:, None], dilation_0) + dilation_0 - 1,
-                                    dilation_0,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_2,
-                            0,
-                        ),
-                        floor_div(
-                            NT - floor_mod(offs_mt[:, None], dilation_0) + dilation_0 - 1,
-                            dilation_0,
-                        )
-                        - window_0,
-                    )
-                    + window_0
-                ),
+                (mt_bound[:, None] - window_0 < nt_block[None, :])
+                & (nt_block[None, :] <= mt_block[:, None]),
+                (mt_bound_2[:, None] <= nt_block[None, :])
+                & (nt_block[None, :] < mt_bound_2[:, None] + window_0),
             )
-            & (floor_mod(offs_my[:, None], dilation_1) == floor_mod(offs_ny[None, :], dilation_1))
+            & (my_rest[:, None] == offs_ny[None, :] % dilation_1)
             & tl.where(
                 (causal_1 != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_my[:, None], dilation_1), stride_1) * stride_1
-                        + stride_1 - 1,
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - 1,
-                    )
-                    - window_1
-                    < floor_div(offs_ny[None, :], dilation_1)
-                )
-                & (
-                    floor_div(offs_ny[None, :], dilation_1)
-                    <= floor_div(offs_my[:, None], dilation_1)
-                ),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_my[:, None], dilation_1), stride_1)
-                                * stride_1
-                                + floordiv_tile_3,
-                                floor_div(
-                                    NY - floor_mod(offs_my[:, None], dilation_1) + dilation_1 - 1,
-                                    dilation_1,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_4,
-                            0,
-                        ),
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - window_1,
-                    )
-                    <= floor_div(offs_ny[None, :], dilation_1)
-                )
-                & (
-                    floor_div(offs_ny[None, :], dilation_1)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_my[:, None], dilation_1), stride_1)
-                                * stride_1
-                                + floordiv_tile_3,
-                                floor_div(
-                                    NY - floor_mod(offs_my[:, None], dilation_1) + dilation_1 - 1,
-                                    dilation_1,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_4,
-                            0,
-                        ),
-                        floor_div(
-                            NY - floor_mod(offs_my[:, None], dilation_1) + dilation_1 - 1,
-                            dilation_1,
-                        )
-                        - window_1,
-                    )
-                    + window_1
-                ),
+                (my_bound[:, None] - window_1 < ny_block[None, :])
+                & (ny_block[None, :] <= my_block[:, None]),
+                (my_bound_2[:, None] <= ny_block[None, :])
+                & (ny_block[None, :] < my_bound_2[:, None] + window_1),
             )
-            & (floor_mod(offs_mx[:, None], dilation_2) == floor_mod(offs_nx[None, :], dilation_2))
+            & (mx_rest[:, None] == offs_nx[None, :] % dilation_2)
             & tl.where(
                 (causal_2 != 0),
-                (
-                    tl.minimum(
-                        floor_div(floor_div(offs_mx[:, None], dilation_2), stride_2) * stride_2
-                        + stride_2 - 1,
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_2) + dilation_2 - 1,
-                            dilation_2,
-                        )
-                        - 1,
-                    )
-                    - window_2
-                    < floor_div(offs_nx[None, :], dilation_2)
-                )
-                & (
-                    floor_div(offs_nx[None, :], dilation_2)
-                    <= floor_div(offs_mx[:, None], dilation_2)
-                ),
-                (
-                    tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mx[:, None], dilation_2), stride_2)
-                                * stride_2
-                                + floordiv_tile_5,
-                                floor_div(
-                                    NX - floor_mod(offs_mx[:, None], dilation_2) + dilation_2 - 1,
-                                    dilation_2,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_6,
-                            0,
-                        ),
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_2) + dilation_2 - 1,
-                            dilation_2,
-                        )
-                        - window_2,
-                    )
-                    <= floor_div(offs_nx[None, :], dilation_2)
-                )
-                & (
-                    floor_div(offs_nx[None, :], dilation_2)
-                    < tl.minimum(
-                        tl.maximum(
-                            tl.minimum(
-                                floor_div(floor_div(offs_mx[:, None], dilation_2), stride_2)
-                                * stride_2
-                                + floordiv_tile_5,
-                                floor_div(
-                                    NX - floor_mod(offs_mx[:, None], dilation_2) + dilation_2 - 1,
-                                    dilation_2,
-                                )
-                                - 1,
-                            )
-                            - floordiv_tile_6,
-                            0,
-                        ),
-                        floor_div(
-                            NX - floor_mod(offs_mx[:, None], dilation_2) + dilation_2 - 1,
-                            dilation_2,
-                        )
-                        - window_2,
-                    )
-                    + window_2
-                ),
+                (mx_bound[:, None] - window_2 < nx_block[None, :])
+                & (nx_block[None, :] <= mx_block[:, None]),
+                (mx_bound_2[:, None] <= nx_block[None, :])
+                & (nx_block[None, :] < mx_bound_2[:, None] + window_2),
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -404,8 +237,11 @@ def _limits() -> dict[str, int]:
 
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
-    2: {256: (32, 32, 256, 2), 512: (32, 16, 256, 2), 1024: (16, 16, 256, 2)},
-    4: {128: (32, 32, 256, 2), 1024: (16, 16, 256, 2)},
+    2: {
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        1024: (16, 16, 256, 2),
+    },
+    4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
 }
 
 
@@ -904,7 +740,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_c2597a9c1c00_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_c307e85386f1_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -132,8 +132,7 @@ def titans_mac_kernel(
                 | (offs_n[None, :] - persistent <= offs_m[:, None])
                 & tl.where(
                     (sliding != 0), offs_m[:, None] - (offs_n[None, :] - persistent) <= window,
-                    floor_div(offs_m[:, None], window)
-                    == floor_div(offs_n[None, :] - persistent, window),
+                    offs_m[:, None] // window == floor_div(offs_n[None, :] - persistent, window),
                 )
             ),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
@@ -174,7 +173,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -424,7 +423,7 @@ def _titans_mac_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"titans_mac_731ad3fd0366_{__name__}")
+_OP = re.sub(r"\W", "_", f"titans_mac_4df661f9768c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
