@@ -245,8 +245,10 @@ class Attention:
     ) -> BlockMask:
         """The mask as FlexAttention's `BlockMask`, equal to what `create_block_mask` makes of it.
 
-        It comes from tile classes, never from M x N points. `shape`: extents by upper-case name,
-        those that the mask depends on; `block`: tokens, or (queries, keys), of flattened ranks.
+        It comes from tile classes, never from M x N points; by its own format it holds an index for
+        each pair of blocks. `shape`: extents by upper-case name, those that the mask depends on;
+        `block`: tokens, or (queries, keys), of flattened ranks. The first rank of the grid is the
+        batch, the others are the heads.
         Raises AttncError: E50x what the mask needs is missing, E521 a block that is no size, E522
         several masks.
         """
