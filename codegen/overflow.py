@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 from attnc.codegen.prune import all_lets, value_exprs
@@ -26,12 +27,13 @@ class Overflow:
     """Where the integers of a kernel may need more than 32 bits.
 
     nodes:  computations of coordinates that 32 bits do not hold for every extent and param
-    terms:  products of extents and params, absolute values; while none is above `limit`, they do
+    terms:  products of extents and params, absolute values
+    limits: while no term is above them, 32 and 64 bits hold all; -1 where they never do
     """
 
     nodes: frozenset[Expr]
     terms: tuple[Expr, ...]
-    limit: int
+    limits: tuple[int, int]
 
 
 def overflow(stage: SweepStage, ranges: Iterable[KeyRange | None], cascade: Cascade) -> Overflow:
@@ -44,16 +46,21 @@ def overflow(stage: SweepStage, ranges: Iterable[KeyRange | None], cascade: Casc
     found: dict[Expr, _Bound] = {}
     for x in _integers((*lets, *bounds), cascade):
         if not index_ranks(x) & set(stage.grid) and not reads(x):
-            large = tuple(p for p in _bound(x, cascade) if _value(p, _ARGUMENT) > _LARGEST)
+            large = tuple(p for p in _bound(x, cascade) if _most_of(p) > _LARGEST)
             if large:
                 found[x] = large
     sums = [p for large in found.values() for p in large]
     monomials = dict.fromkeys(m for p in sums for m in p.terms)
     terms = (Polynomial({m: 1}).expr() for m in monomials if m and not _is_extent(m))
-    limit = 2**28
-    while limit > 1 and any(_value(p, limit) > _LARGEST for p in sums):
+    limits = (_limit(sums, 2**28, _LARGEST), _limit(sums, 2**60, 2**63 - 1))
+    return Overflow(frozenset(found), tuple(terms), limits)
+
+
+def _limit(sums: list[Polynomial], limit: int, largest: int) -> int:
+    """The power of two from `limit` down that keeps all sums within `largest`."""
+    while limit and any(_sum(p, limit) > largest for p in sums):
         limit //= 2
-    return Overflow(frozenset(found), tuple(terms), limit)
+    return limit or -1
 
 
 def _integers(found: Iterable[Expr], cascade: Cascade) -> Iterator[Expr]:
@@ -64,12 +71,17 @@ def _integers(found: Iterable[Expr], cascade: Cascade) -> Iterator[Expr]:
                 yield x
 
 
-def _value(p: Polynomial, argument: int) -> int:
-    """The largest value, for terms up to `argument` (those of extents alone: up to theirs)."""
-    total = 0
-    for monomial, k in p.terms.items():
-        total += k * (_EXTENT if _is_extent(monomial) else argument if monomial else 1)
-    return total
+def _sum(p: Polynomial, term: int) -> int:
+    """The largest sum while no term is above `term`; those of extents alone: their own most."""
+    return sum(k * (_EXTENT if _is_extent(m) else term if m else 1) for m, k in p.terms.items())
+
+
+def _most_of(p: Polynomial) -> int:
+    """The largest sum, whatever the extents and the arguments that 32 bits hold."""
+    return sum(
+        k * prod(_EXTENT if isinstance(a, Extent) else _ARGUMENT for a in m)
+        for m, k in p.terms.items()
+    )
 
 
 def _is_extent(monomial: tuple[Expr, ...]) -> bool:
