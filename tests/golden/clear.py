@@ -440,7 +440,7 @@ def _clear_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clear_26a2e1294e34_{__name__}")
+_OP = re.sub(r"\W", "_", f"clear_afbc0d9e8902_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -474,7 +474,7 @@ def _clear(
     if M <= 16:
         BLOCK_M = 16
     reach = max(M * M, M * N, N * N, M * text, N * text, text * text, width * width, text, width)
-    if 1152921504606846976 < reach:
+    if 288230376151711744 < reach:
         raise ValueError(f"clear_kernel needs integers of more than 64 bits, for {reach}")
     wide = (
         1048576
