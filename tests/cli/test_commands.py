@@ -250,7 +250,7 @@ def test_verify_fails_where_the_kernel_is_wrong(
     attnc: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = emit(load("causal").plan)
-    wrong = right.replace("tl.maximum(", "tl.minimum(")
+    wrong = right.replace("<= offs_m", "< offs_m")
     assert wrong != right
     monkeypatch.setattr("attnc.codegen.emit", lambda plan: wrong)
     ran = attnc("verify", "causal", "--shape", "B=1,H=2,G=1,M=7,N=70,D=5,E=6", "--json")
