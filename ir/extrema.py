@@ -94,27 +94,36 @@ class BoxSums:
     """Over a box of the last two axes of a bool tensor: exact, from sums of all corners."""
 
     def __init__(self, data: Values) -> None:
-        self.lead = data.shape[:-2]
-        rows, columns = data.shape[-2:]
-        dtype = np.int32 if rows * columns < 1 << 31 else np.int64
-        self.sums = np.zeros((*self.lead, rows + 1, columns + 1), dtype)
-        np.cumsum(data, axis=-2, dtype=dtype, out=self.sums[..., 1:, 1:])
-        np.cumsum(self.sums, axis=-1, out=self.sums)
+        self.data = data
+        self.lead, (self.rows, self.columns) = data.shape[:-2], data.shape[-2:]
+        self.sums: Values | None = None
 
     def query(
         self, at: Sequence[Indices], low: Sequence[Indices], high: Sequence[Indices]
     ) -> tuple[Values, Values]:
         """Whether all, and whether any, of the box's elements are true."""
-        top, left = low
-        bottom, right = high[0] + 1, high[1] + 1
-        sums, at = self.sums, tuple(at)
-        count = (
-            sums[(*at, bottom, right)]
-            - sums[(*at, top, right)]
-            - sums[(*at, bottom, left)]
-            + sums[(*at, top, left)]
-        )
-        return count == (bottom - top) * (right - left), count > 0
+        (top, left), (bottom, right) = low, high
+        lead = _flat(at, self.lead)
+        if (top == bottom).all() and (left == right).all():
+            found = self.data.reshape(-1)[(lead * self.rows + top) * self.columns + left]
+            return found, found
+        if self.sums is None:
+            self.sums = self._sums().reshape(-1)
+        width = self.columns + 1
+        above = (lead * (self.rows + 1) + top) * width
+        below = above + (bottom - top + 1) * width
+        after = right + 1
+        sums = self.sums
+        count = sums[below + after] - sums[above + after] - sums[below + left] + sums[above + left]
+        return count == (bottom - top + 1) * (after - left), count > 0
+
+    def _sums(self) -> Values:
+        """Of all elements above and to the left of each corner."""
+        dtype = np.int32 if self.rows * self.columns < 1 << 31 else np.int64
+        sums = np.zeros((*self.lead, self.rows + 1, self.columns + 1), dtype)
+        np.cumsum(self.data, axis=-1, dtype=dtype, out=sums[..., 1:, 1:])
+        np.cumsum(sums, axis=-2, out=sums)
+        return sums
 
 
 class Pyramid:

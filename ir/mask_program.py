@@ -23,7 +23,7 @@ from attnc.ir.value_bounds import Kind, Range, ValueBounds
 from attnc.ir.walk import index_ranks, subexprs, substitute, with_children
 
 # A table of an expression over one coordinate is made up to this many elements.
-_TABLE_LIMIT = 1 << 24
+_TABLE_LIMIT = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 EMPTY, PARTIAL, FULL = 0, 1, 2
+# Runs shorter than this on average are transposed tile by tile.
+_SHORT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Runs:
 
     def transpose(self) -> Runs:
         """The query tiles that visit each key tile."""
+        lengths = self.stop - self.start
+        if lengths.sum() <= _SHORT * len(lengths):
+            key, tile_row, tile_full = _by_key(self, lengths)
+            return make_runs(self.keys, self.rows, key, tile_row, tile_row + 1, tile_full)
         parts = [_transposed(self, full) for full in (False, True)]
         key, start, stop, full = (np.concatenate(x) for x in zip(*parts, strict=True))
         return make_runs(self.keys, self.rows, key, start, stop, full)
@@ -121,6 +127,20 @@ def _row_sums(offsets: IntArray, values: IntArray) -> IntArray:
     return total[offsets[1:]] - total[offsets[:-1]]
 
 
+def _by_key(runs: Runs, lengths: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
+    """(key tile, row, class) of each visited tile, by key and then by row."""
+    keys = expand(runs.start, runs.stop)
+    order = _sorted(keys, runs.keys)
+    row = np.repeat(runs.row, lengths)
+    return keys[order], row[order], np.repeat(runs.full, lengths)[order]
+
+
+def _sorted(keys: IntArray, bound: int) -> IntArray:
+    """The stable order of keys below a bound."""
+    # Short integers are sorted by radix, in a pass or two.
+    return np.argsort(keys.astype(np.uint16) if bound <= 1 << 16 else keys, kind="stable")
+
+
 def _transposed(runs: Runs, full: bool) -> tuple[IntArray, IntArray, IntArray, BoolArray]:
     """(key tile, first row, one past the last row, class) of all runs of one class, transposed.
 
@@ -133,17 +153,20 @@ def _transposed(runs: Runs, full: bool) -> tuple[IntArray, IntArray, IntArray, B
     at = np.concatenate([row, row, row + 1, row + 1])
     key = np.concatenate([start, stop, start, stop])
     weight = np.repeat([1, -1, 2, -2], len(row))
-    order = np.lexsort((key, at))
+    # Four ascending sequences, which a stable sort only has to merge.
+    order = np.argsort(at * (runs.keys + 1) + key, kind="stable")
     at, key = at[order], key[order]
     state = np.cumsum(weight[order])
-    begins, ends = (_points(at, key, np.flatnonzero(state[:-1] == only)) for only in (1, 2))
+    begins, ends = (
+        _points(at, key, np.flatnonzero(state[:-1] == only), runs.keys) for only in (1, 2)
+    )
     return begins[0], begins[1], ends[1], np.full(len(begins[0]), full, bool)
 
 
-def _points(at: IntArray, key: IntArray, place: IntArray) -> tuple[IntArray, IntArray]:
+def _points(at: IntArray, key: IntArray, place: IntArray, bound: int) -> tuple[IntArray, IntArray]:
     """(key, row) of the segments from event `place` to the next, by key and then by row."""
     start, stop = key[place], key[place + 1]
     keys = expand(start, stop)
     rows = np.repeat(at[place], stop - start)
-    order = np.argsort(keys, kind="stable")
+    order = _sorted(keys, bound)
     return keys[order], rows[order]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce as fold
 from random import Random
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -14,8 +16,10 @@ from attnc.dsl import load_text
 from attnc.errors import AttncError
 from attnc.ir import refine_tiles
 from attnc.ir.cascade import Einsum
-from attnc.ir.expr import Expr
+from attnc.ir.expr import Expr, Extent, Index, Number, Param
+from attnc.ir.presence import conjunction
 from attnc.ir.tile_classes import Axis, Bound, TileClasses, tile_classes
+from attnc.ir.walk import substitute
 from tests.ir.pointwise import classes
 from tests.ir.random_masks import Case, random_case
 from tests.ir.written import expression
@@ -121,13 +125,19 @@ def test_a_million_tokens() -> None:
     assert near.partial == tiles + tiles - across
 
 
-@given(st.integers(1, 400), st.integers(1, 30), st.integers(0, 99), st.integers(1, 40))
-def test_documents_in_order_or_not(size: int, documents: int, seed: int, tile: int) -> None:
-    data = np.random.default_rng(seed)
-    ids = data.integers(-3, documents, size)
-    for doc in (ids, np.sort(ids), np.sort(ids)[::-1], data.permutation(documents + 3)[ids]):
-        for text in ("doc[m] == doc[n]", "n <= m and doc[m] == doc[n]", "doc[n] != doc[m]"):
-            check(line(text, size, size, (tile, 16), doc=doc))
+SAME = ("doc[m] == doc[n]", "n <= m and doc[m] == doc[n]", "doc[n] != doc[m] or m < 5")
+
+
+@given(st.data(), st.sampled_from(SAME), st.sampled_from(["any", "rising", "falling", "whole"]))
+def test_documents_in_order_or_not(data: st.DataObject, text: str, order: str) -> None:
+    size, documents = data.draw(st.integers(1, 150)), data.draw(st.integers(1, 40))
+    numbers = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ids = numbers.integers(-3, documents, size)
+    if order != "any":
+        ids = np.sort(ids)[:: -1 if order == "falling" else 1]
+    if order == "whole":
+        ids = numbers.permutation(documents + 3)[ids]
+    check(line(text, size, size, (data.draw(st.integers(1, 40)), 16), doc=ids))
 
 
 def test_batches_have_documents_of_their_own() -> None:
@@ -201,13 +211,54 @@ def test_neighborhood_is_the_published_one(neighborhood: Expr, data: st.DataObje
     params = {"w": window, "s": stride, "dilation": dilation, "c": causal}
     rows, keys = (Axis("m", length, tiles[0]),), (Axis("n", length, tiles[1]),)
     found = tile_classes(neighborhood, rows, keys, Bound({"n": length}, params)).runs().classes()
-    seen = np.array(
-        [
-            [sees(i, j, length, window, stride, dilation, causal) for j in range(length)]
-            for i in range(length)
-        ]
-    )
-    for a, row in enumerate(found):
-        for b, kind in enumerate(row):
-            part = seen[a * tiles[0] :, b * tiles[1] :][: tiles[0], : tiles[1]]
-            assert kind == (2 if part.all() else 1 if part.any() else 0)
+    every = range(length)
+    seen = [[sees(i, j, length, window, stride, dilation, causal) for j in every] for i in every]
+    np.testing.assert_array_equal(found, in_tiles(np.array(seen), tiles))
+
+
+def in_tiles(seen: Any, tiles: tuple[int, int]) -> list[list[int]]:
+    """The class of each tile of a matrix of points."""
+    cut = [
+        [seen[i : i + tiles[0], j : j + tiles[1]] for j in range(0, seen.shape[1], tiles[1])]
+        for i in range(0, seen.shape[0], tiles[0])
+    ]
+    return [[2 if part.all() else 1 if part.any() else 0 for part in row] for row in cut]
+
+
+@given(st.data(), st.sampled_from([2, 3]))
+def test_neighborhoods_of_several_axes(neighborhood: Expr, data: st.DataObject, axes: int) -> None:
+    sizes: dict[str, int] = {}
+    rows, keys, conditions, alone = [], [], [], []
+    for c in "tyx"[:axes]:
+        length = data.draw(st.integers(1, 9 if axes == 2 else 5))
+        window = data.draw(st.integers(1, length))
+        stride = data.draw(st.integers(1, window))
+        causal = data.draw(st.booleans())
+        sizes |= {f"m{c}": length, f"n{c}": length}
+        rows.append(Axis(f"m{c}", length, data.draw(st.integers(1, 4))))
+        keys.append(Axis(f"n{c}", length, data.draw(st.integers(1, 4))))
+        put_in: dict[Expr, Expr] = {
+            Index("m"): Index(f"m{c}"),
+            Index("n"): Index(f"n{c}"),
+            Extent("n"): Number(length),
+            Param("w"): Number(window),
+            Param("s"): Number(stride),
+            Param("dilation"): Number(1),
+            Param("c"): Number(causal),
+        }
+        conditions.append(substitute(neighborhood, put_in))
+        every = range(length)
+        alone.append(
+            [[sees(i, j, length, window, stride, 1, causal) for j in every] for i in every]
+        )
+    predicate = conjunction(tuple(conditions))
+    grids = {s: tuple(f"{s}{c}" for c in "tyx"[:axes]) for s in "mn"}
+    bound = Bound(sizes, components=grids)
+    # Cut along each axis.
+    check(Case(predicate, tuple(rows), tuple(keys), bound))
+    # Cut as a line: the mask is the Kronecker product of those of the axes.
+    seen = fold(np.kron, map(np.array, alone))
+    tiles = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
+    lines = (Axis("m", len(seen), tiles[0]),), (Axis("n", len(seen), tiles[1]),)
+    found = tile_classes(predicate, *lines, bound).runs().classes()
+    np.testing.assert_array_equal(found, in_tiles(seen, tiles))
