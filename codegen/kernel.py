@@ -126,7 +126,7 @@ def write_kernel(
     """
     stage = prune(stage)
     ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
-    lists = kernel_lists(stage, cascade, f"_{name}_tiles") if None in ranges else None
+    lists = kernel_lists(stage, cascade, f"_{name}_tiles")
     if lists is not None:
         ranges = (None,) * len(ranges)
     stage = replace(stage, resident=(*stage.resident, *missing_loads(ranges, stage)))
@@ -240,7 +240,7 @@ class _Writer:
         """One loop over tiles; `before` is what its body needs before it."""
         lets = p.full if visit.full else p.body
         inlined = self.inlined_full if visit.full else self.inlined
-        body = Lines(self.context, inlined, looping=True)
+        body = Lines(self.context, inlined, looping=True, late=visit.late)
         self.scope.whole = {self.stage.swept} if visit.full else set()
         in_place = _updated_in_place(lets, p.carries)
         for let in lets:

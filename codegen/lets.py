@@ -43,12 +43,14 @@ class Lines:
     """A section of code under construction.
 
     inlined: lets written where they are used, for want of a second use
+    looping: whether it is a loop's body; late: of the second loop over the same tensors
     before:  what a loop's body needs before the loop; local: the lets of that body
     """
 
     context: Context
     inlined: frozenset[str] = frozenset()
     looping: bool = False
+    late: bool = False
     lines: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     local: set[str] = field(default_factory=set)
@@ -151,6 +153,8 @@ class Lines:
         """The pointers of a tile; the part that no sweep changes is computed before the loop."""
         fixed = at.pointer
         hoist = self.looping and not at.bound and len(at.scalars) + len(at.tiles) > 1
+        if hoist and self.late and at.tiles:
+            return self._offsets(at, wish)
         if hoist or len(fixed) > 40:
             name = self.scope.namer.name(("pointers", wish, fixed), wish)
             line = f"{name} = {fixed}"
@@ -160,6 +164,17 @@ class Lines:
                 self._hoist([line])
             fixed = name
         return " + ".join([fixed, *at.moving]).replace(" + -", " - ")
+
+    def _offsets(self, at: Address, wish: str) -> str:
+        """A scalar base and 32-bit places: pointers would occupy registers in the loop before."""
+        parts = {"base": " + ".join(at.scalars), "places": " + ".join(at.tiles)}
+        stem = wish.removesuffix("_ptrs")
+        base, places = (
+            self.scope.namer.name((part, wish, text), f"{stem}_{part}")
+            for part, text in parts.items()
+        )
+        self._hoist([f"{base} = {parts['base']}", f"{places} = {parts['places']}"])
+        return " + ".join([base, *at.moving, places]).replace(" + -", " - ")
 
     def _hoist(self, lines: list[str]) -> None:
         """Lines that no sweep changes go before the loop, once."""

@@ -26,12 +26,14 @@ class TileLoop:
 
     before: lines above it; head: its `for`; opening: how its variable gives the tile's start
     full:   whether its tiles have no hidden point and no coordinate beyond the extent
+    late:   whether it follows a loop that needs the registers more
     """
 
     before: tuple[str, ...]
     head: str
     opening: tuple[str, ...] = ()
     full: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class _RangeWriter:
         rank = self.scope.stage.swept
         span = f"{start}, {stop}, {self.scope.block(rank)}"
         head = f"for {self.scope.start(rank)} in tl.range({span}, num_stages=1):"
-        return TileLoop(tuple(before), head)
+        return TileLoop(tuple(before), head, late=True)
 
     def _explained(self) -> list[str]:
         """The range in the spec's words, where it is not all there is."""

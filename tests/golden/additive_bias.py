@@ -99,14 +99,23 @@ def additive_bias_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    bias_mn_base = bias + h * stride_bias_h + m0.to(tl.int64) * stride_bias_m
+    bias_mn_places = tile_m[:, None] * stride_bias_m + tile_n[None, :] * stride_bias_n
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         bias_mn = tl.load(
-            bias_mn_ptrs + n0_wide * stride_bias_n, mask=in_m[:, None] & in_n[None, :], other=0.0,
+            bias_mn_base + n0_wide * stride_bias_n + bias_mn_places,
+            mask=in_m[:, None] & in_n[None, :], other=0.0,
         )
         bias_mn = bias_mn.to(tl.float32)
         s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
@@ -116,7 +125,9 @@ def additive_bias_kernel(
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -192,7 +203,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"additive_bias_37c293d4e7ff_{__name__}")
+_OP = re.sub(r"\W", "_", f"additive_bias_b111a8b665f2_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

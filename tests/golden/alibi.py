@@ -102,12 +102,18 @@ def alibi_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = (
             tl.dot(q, k, input_precision="ieee") * scale
             - slope_value * (offs_m[:, None] - offs_n[None, :]).to(tl.float32)
@@ -118,7 +124,9 @@ def alibi_kernel(
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -194,7 +202,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"alibi_3125395934d5_{__name__}")
+_OP = re.sub(r"\W", "_", f"alibi_8a801a3e5ddd_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

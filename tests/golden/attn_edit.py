@@ -107,13 +107,23 @@ def attn_edit_kernel(
         o_sum2 = tl.dot(o_sum2_rows.to(v.dtype), v, o_sum2, input_precision="ieee")
         g_p_max = g_p_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    gain_n_base = gain + b * stride_gain_b
+    gain_n_places = tile_n * stride_gain_n
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
+    chosen_n_base = chosen + b * stride_chosen_b
+    chosen_n_places = tile_n * stride_chosen_n
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot_visible = tl.where(
             visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -122,12 +132,19 @@ def attn_edit_kernel(
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n, mask=in_n, other=0.0).to(tl.float32)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        gain_n = tl.load(
+            gain_n_base + n0_wide * stride_gain_n + gain_n_places, mask=in_n, other=0.0,
+        )
+        gain_n = gain_n.to(tl.float32)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(
             (w * gain_n[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
         )
-        chosen_n = tl.load(chosen_n_ptrs + n0_wide * stride_chosen_n, mask=in_n, other=0)
+        chosen_n = tl.load(
+            chosen_n_base + n0_wide * stride_chosen_n + chosen_n_places, mask=in_n, other=0,
+        )
         o_sum2_rows = tl.broadcast_to(
             tl.where(visible[None, :], tl.where(chosen_n[None, :], weight, 0.0), 0.0),
             [BLOCK_M, BLOCK_N],
@@ -207,7 +224,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"attn_edit_46ba045c33ff_{__name__}")
+_OP = re.sub(r"\W", "_", f"attn_edit_9b4cd189bc58_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -96,12 +96,16 @@ def bin_attn_kernel(
         # 20: GM[b, h, m] = max(n) S[b, h, m, n]
         gm = tl.maximum(gm, tl.max(s, 1))
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         k = k.to(tl.float32)
         s_dot = tl.dot(
             sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
@@ -133,12 +137,16 @@ def bin_attn_kernel(
             p.to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty), o_sum, input_precision="ieee",
         )
 
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         k = k.to(tl.float32)
         s_dot = tl.dot(
             sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
@@ -146,7 +154,9 @@ def bin_attn_kernel(
         s_dot_2 = s_dot * (q_scale_value * k_scale_value)
         s = s_dot_2 * scale
         p = tl.where(s >= gm[:, None] - scale_2, 1.0, 0.0)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         v = v.to(tl.float32)
         o_sum = tl.dot(
             tl.where(in_n[None, :], p, 0.0).to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty),
@@ -230,7 +240,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bin_attn_3e3dfd68a491_{__name__}")
+_OP = re.sub(r"\W", "_", f"bin_attn_bb9fe589c4eb_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

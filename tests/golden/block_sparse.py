@@ -107,7 +107,7 @@ def block_sparse_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -460,7 +460,7 @@ def _block_sparse_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_6f4b13299f7f_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_519f4845c99d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -114,7 +114,7 @@ def block_sparse_variable_kernel(
 
     key_block_n_ptrs = key_block + h * stride_key_block_h + tile_n * stride_key_block_n
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -475,7 +475,7 @@ def _block_sparse_variable_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_variable_3dd9841253d9_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_variable_2f00b661ba5e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

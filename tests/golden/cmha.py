@@ -161,13 +161,25 @@ def cmha_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
 
+    ck_base = CK + b * stride_ck_b + h * stride_ck_h
+    ck_places = tile_n[None, :] * stride_ck_n + offs_d[:, None] * stride_ck_d
+    sk_base = SK + b * stride_sk_b + h * stride_sk_h
+    sk_places = tile_n[None, :] * stride_sk_n + offs_d[:, None] * stride_sk_d
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        ck = tl.load(ck_ptrs + n0_wide * stride_ck_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        sk = tl.load(sk_ptrs + n0_wide * stride_sk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        ck = tl.load(
+            ck_base + n0_wide * stride_ck_n + ck_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
+        sk = tl.load(
+            sk_base + n0_wide * stride_sk_n + sk_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         s_3 = (
             tl.dot(cq.to(ck.dtype), ck, input_precision="ieee")
             + tl.dot(sq.to(sk.dtype), sk, input_precision="ieee")
@@ -180,7 +192,9 @@ def cmha_kernel(
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -248,7 +262,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"cmha_0747ea937762_{__name__}")
+_OP = re.sub(r"\W", "_", f"cmha_964d4a386cd7_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -131,27 +131,41 @@ def differential_kernel(
         g_p1_max = g_p1_max_new
         g_p2_max = g_p2_max_new
 
+    k1_base = K1 + b * stride_k1_b + g * stride_k1_g
+    k1_places = tile_n[None, :] * stride_k1_n + offs_d[:, None] * stride_k1_d
+    k2_base = K2 + b * stride_k2_b + g * stride_k2_g
+    k2_places = tile_n[None, :] * stride_k2_n + offs_d[:, None] * stride_k2_d
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n[None, :] & (offs_n[None, :] <= offs_m[:, None])
-        k1 = tl.load(k1_ptrs + n0_wide * stride_k1_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k1 = tl.load(
+            k1_base + n0_wide * stride_k1_n + k1_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         s1_dot_visible = tl.where(visible, tl.dot(q1, k1, input_precision="ieee"), float("-inf"))
         g_p1_max_new = tl.maximum(g_p1_max, tl.max(s1_dot_visible, 1))
         g_p1_base = tl.where(g_p1_max_new == float("-inf"), 0.0, g_p1_max_new)
         rescale = tl.exp2((g_p1_max - g_p1_base) * scale)
         w = tl.exp2((s1_dot_visible - g_p1_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        k2 = tl.load(k2_ptrs + n0_wide * stride_k2_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k2 = tl.load(
+            k2_base + n0_wide * stride_k2_n + k2_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         s2_dot_visible = tl.where(visible, tl.dot(q2, k2, input_precision="ieee"), float("-inf"))
         g_p2_max_new = tl.maximum(g_p2_max, tl.max(s2_dot_visible, 1))
         g_p2_base = tl.where(g_p2_max_new == float("-inf"), 0.0, g_p2_max_new)
         rescale_2 = tl.exp2((g_p2_max - g_p2_base) * scale)
         w_p2 = tl.exp2((s2_dot_visible - g_p2_base[:, None]) * scale)
         z_p2 = z_p2 * rescale_2 + tl.sum(w_p2, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         a_sum = tl.dot(w.to(v.dtype), v, a_sum * rescale[:, None], input_precision="ieee")
         a_sum2 = tl.dot(w_p2.to(v.dtype), v, a_sum2 * rescale_2[:, None], input_precision="ieee")
         g_p1_max = g_p1_max_new
@@ -232,7 +246,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"differential_773abba93b0b_{__name__}")
+_OP = re.sub(r"\W", "_", f"differential_8d007e519705_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -123,7 +123,7 @@ def dilated_causal_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -432,7 +432,7 @@ def _dilated_causal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_causal_51dff8eb1238_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_causal_3613df7c44ec_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

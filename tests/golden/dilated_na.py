@@ -168,7 +168,7 @@ def dilated_na_kernel(
         g_p = g_p_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_ny = n0 // NX + tile_ny
@@ -595,7 +595,7 @@ def _dilated_na_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_10cc5093d95d_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_09888c8e10cb_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -144,6 +144,10 @@ def gpsa_kernel(
         g_pc_max = g_pc_max_new
         g_pr = g_pr_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
@@ -152,7 +156,9 @@ def gpsa_kernel(
         offs_ny = offs_n // NX
         offs_nx = offs_n % NX
         visible = in_n
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot_visible = tl.where(
             visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -176,7 +182,9 @@ def gpsa_kernel(
         rescale_2 = tl.exp(g_pr - g_pr_base)
         w_pr = tl.exp(r_visible - g_pr_base[:, None])
         z_pr = z_pr * rescale_2 + tl.sum(w_pr, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         o_sum2 = tl.dot(w_pr.to(v.dtype), v, o_sum2 * rescale_2[:, None], input_precision="ieee")
         g_pc_max = g_pc_max_new
@@ -257,7 +265,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"gpsa_54e2ea1c4a48_{__name__}")
+_OP = re.sub(r"\W", "_", f"gpsa_06d2976b4310_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -109,12 +109,20 @@ def key_gain_kernel(
         o_sum = tl.dot(mul_tile.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         gm_max = gm_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    gain_n_base = gain + b * stride_gain_b + h * stride_gain_h
+    gain_n_places = tile_n * stride_gain_n
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot_visible = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
@@ -123,10 +131,15 @@ def key_gain_kernel(
         gm_base = tl.where(gm_max_new == float("-inf"), 0.0, gm_max_new)
         rescale = tl.exp2((gm_max - gm_base) * scale)
         w = tl.exp2((s_dot_visible - gm_base[:, None]) * scale)
-        gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n, mask=in_n, other=0.0).to(tl.float32)
+        gain_n = tl.load(
+            gain_n_base + n0_wide * stride_gain_n + gain_n_places, mask=in_n, other=0.0,
+        )
+        gain_n = gain_n.to(tl.float32)
         mul_tile = w * gain_n[None, :]
         z = z * rescale + tl.sum(mul_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(mul_tile.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         gm_max = gm_max_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -202,7 +215,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"key_gain_ed03ff3609c2_{__name__}")
+_OP = re.sub(r"\W", "_", f"key_gain_c51b4f07f44c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -113,7 +113,7 @@ def longca_causal_blockwise_kernel(
 
     doc_n_ptrs = doc + b * stride_doc_b + tile_n * stride_doc_n
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -459,7 +459,7 @@ def _longca_causal_blockwise_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_causal_blockwise_13b90b90764a_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_causal_blockwise_6346657d0336_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -105,7 +105,7 @@ def longca_global_sliding_window_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -382,7 +382,7 @@ def _longca_global_sliding_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_c3b27eeeb39d_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_19dc95d28f33_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

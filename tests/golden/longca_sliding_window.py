@@ -102,6 +102,10 @@ def longca_sliding_window_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles on both sides of them
     skipped = full_stop - full_start
     for n0 in tl.range(n_start, n_stop - skipped, BLOCK_N, num_stages=1):
@@ -109,7 +113,9 @@ def longca_sliding_window_kernel(
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot_visible = tl.where(
             in_n[None, :] & (offs_m[:, None] - offs_n[None, :] <= window)
             & (offs_n[None, :] - offs_m[:, None] <= window),
@@ -120,7 +126,9 @@ def longca_sliding_window_kernel(
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -196,7 +204,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_sliding_window_abaf9d4fd0de_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_sliding_window_c71d41d05a7a_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -102,13 +102,19 @@ def lse_kernel(
         g_lse = g_lse_new
         z = z_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None])
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
         s_visible = tl.where(visible, s, float("-inf"))
         g_lse_new = tl.maximum(g_lse, tl.max(s_visible, 1))
@@ -119,7 +125,9 @@ def lse_kernel(
         g_lse_base_2 = tl.where(g_lse_base_2 == float("-inf"), 0.0, g_lse_base_2)
         rescale_2 = tl.exp(g_lse + tl.log(z) - g_lse_base_2)
         p = tl.exp(tl.where(visible, s - g_lse_base_2[:, None], float("-inf")))
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o = tl.dot(p.to(v.dtype), v, o * rescale_2[:, None], input_precision="ieee")
         g_lse = g_lse_new
         z = z_new
@@ -201,7 +209,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"lse_4aff99923f96_{__name__}")
+_OP = re.sub(r"\W", "_", f"lse_c1c535981e04_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -108,12 +108,18 @@ def lssa_kernel(
         # 17: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(a.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale_2
         a = softplus(
             tl.where(
@@ -121,7 +127,9 @@ def lssa_kernel(
             )
         )
         z = z + tl.sum(a, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(a.to(v.dtype), v, o_sum, input_precision="ieee")
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
 
@@ -201,7 +209,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"lssa_3da5ed4bac4f_{__name__}")
+_OP = re.sub(r"\W", "_", f"lssa_55a82829d0d7_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

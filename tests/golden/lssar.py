@@ -130,12 +130,16 @@ def lssar_kernel(
         # 18: P[b, h, m, n] = l1norm(n) A[b, h, m, n]
         z_p = z_p + tl.sum(a, 1)
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot = tl.dot(q, k, input_precision="ieee")
         s = s_dot * scale_2
         a = softplus(
@@ -171,12 +175,16 @@ def lssar_kernel(
         # 22: O[b, h, m, e] = sum(n) A2[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(r.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot = tl.dot(q, k, input_precision="ieee")
         s = s_dot * scale_2
         a = softplus(c[:, None] * s)
@@ -187,7 +195,9 @@ def lssar_kernel(
         )
         select_tile = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), r, 0.0)
         sum_z_sum = sum_z_sum + tl.sum(select_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     sum_z = tl.where(z_p != 0.0, sum_z_sum, 0.0)
     z = sum_z + 1e-06
@@ -269,7 +279,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"lssar_9def9760066c_{__name__}")
+_OP = re.sub(r"\W", "_", f"lssar_0c65b6b726af_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -111,7 +111,7 @@ def mixed_bidirectional_kernel(
 
     image_n_ptrs = image + b * stride_image_b + tile_n * stride_image_n
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -431,7 +431,7 @@ def _mixed_bidirectional_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mixed_bidirectional_8e9f496f712f_{__name__}")
+_OP = re.sub(r"\W", "_", f"mixed_bidirectional_7735bf32284c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -115,13 +115,25 @@ def mla_kernel(
         o_sum = tl.dot(w.to(vn.dtype), vn, o_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
 
+    kn_base = KN + b * stride_kn_b + h * stride_kn_h
+    kn_places = tile_n[None, :] * stride_kn_n + offs_d[:, None] * stride_kn_d
+    kr_base = KR + b * stride_kr_b
+    kr_places = tile_n[None, :] * stride_kr_n + offs_r[:, None] * stride_kr_r
+    vn_base = VN + b * stride_vn_b + h * stride_vn_h
+    vn_places = tile_n[:, None] * stride_vn_n + offs_e[None, :] * stride_vn_e
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        kn = tl.load(kn_ptrs + n0_wide * stride_kn_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
-        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        kn = tl.load(
+            kn_base + n0_wide * stride_kn_n + kn_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
+        kr = tl.load(
+            kr_base + n0_wide * stride_kr_n + kr_places, mask=in_r[:, None] & in_n[None, :],
+            other=0.0,
+        )
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
             tl.dot(qn, kn, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
@@ -132,7 +144,10 @@ def mla_kernel(
         rescale = tl.exp2((g_max - g_base) * scale)
         w = tl.exp2((select_tile - g_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        vn = tl.load(vn_ptrs + n0_wide * stride_vn_n, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        vn = tl.load(
+            vn_base + n0_wide * stride_vn_n + vn_places, mask=in_n[:, None] & in_e[None, :],
+            other=0.0,
+        )
         o_sum = tl.dot(w.to(vn.dtype), vn, o_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -201,7 +216,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_7e179ca601bc_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_e7999002e3e1_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

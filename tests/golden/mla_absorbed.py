@@ -108,15 +108,23 @@ def mla_absorbed_kernel(
         )
         g_max = g_max_new
 
+    ckv_base = CKV + b * stride_ckv_b
+    ckv_places = tile_n[None, :] * stride_ckv_n + offs_c[:, None] * stride_ckv_c
+    kr_base = KR + b * stride_kr_b
+    kr_places = tile_n[None, :] * stride_kr_n + offs_r[:, None] * stride_kr_r
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         ckv = tl.load(
-            ckv_ptrs + n0_wide * stride_ckv_n, mask=in_c[:, None] & in_n[None, :], other=0.0,
+            ckv_base + n0_wide * stride_ckv_n + ckv_places, mask=in_c[:, None] & in_n[None, :],
+            other=0.0,
         )
-        kr = tl.load(kr_ptrs + n0_wide * stride_kr_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        kr = tl.load(
+            kr_base + n0_wide * stride_kr_n + kr_places, mask=in_r[:, None] & in_n[None, :],
+            other=0.0,
+        )
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] - (N - M) <= offs_m[:, None]),
             tl.dot(qc, ckv, input_precision="ieee") + tl.dot(qr, kr, input_precision="ieee"),
@@ -197,7 +205,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mla_absorbed_9d2a06343c93_{__name__}")
+_OP = re.sub(r"\W", "_", f"mla_absorbed_1984c396e29e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -128,7 +128,7 @@ def na1d_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -482,7 +482,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_d283865d5894_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_ab82bcbb6752_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -150,7 +150,7 @@ def na2d_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_ny = n0 // NX + tile_ny
@@ -632,7 +632,7 @@ def _na2d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na2d_473bff6af768_{__name__}")
+_OP = re.sub(r"\W", "_", f"na2d_326a8edcb9d7_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

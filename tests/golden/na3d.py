@@ -164,7 +164,7 @@ def na3d_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_nt = n0 // (NY * NX) + tile_nt
@@ -740,7 +740,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_c307e85386f1_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_9b29ffb2f239_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -99,14 +99,24 @@ def prior_bias_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    prior_n_base = prior + b * stride_prior_b
+    prior_n_places = tile_n * stride_prior_n
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
-        prior_n = tl.load(prior_n_ptrs + n0_wide * stride_prior_n, mask=in_n, other=0.0)
+        prior_n = tl.load(
+            prior_n_base + n0_wide * stride_prior_n + prior_n_places, mask=in_n, other=0.0,
+        )
         prior_n = prior_n.to(tl.float32)
         r = s + prior_n[None, :]
         r_visible = tl.where(in_n[None, :], r, float("-inf"))
@@ -115,7 +125,9 @@ def prior_bias_kernel(
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(r_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -191,7 +203,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"prior_bias_09df7a22a8e0_{__name__}")
+_OP = re.sub(r"\W", "_", f"prior_bias_a8a83800c942_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -109,12 +109,19 @@ def qk_norm_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
 
+    nk_base = NK + b * stride_nk_b + g * stride_nk_g
+    nk_places = tile_n[None, :] * stride_nk_n + offs_d[:, None] * stride_nk_d
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        nk = tl.load(nk_ptrs + n0_wide * stride_nk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        nk = tl.load(
+            nk_base + n0_wide * stride_nk_n + nk_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         s_dot_2 = (
             tl.dot((wq_d[None, :] * q).to(nk.dtype), nk, input_precision="ieee")
             * rsqrt_tile[:, None]
@@ -127,7 +134,9 @@ def qk_norm_kernel(
         rescale = tl.exp2((g_p_max - g_p_base) * scale_2)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale_2)
         z_p = z_p * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     o = tl.where(z_p[:, None] != 0.0, o_sum / z_p[:, None], 0.0)
@@ -203,7 +212,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"qk_norm_1ae320772c65_{__name__}")
+_OP = re.sub(r"\W", "_", f"qk_norm_8a32c20b63ff_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -85,16 +85,24 @@ def quad2_l1_kernel(
         # 13: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot = tl.dot(q, k, input_precision="ieee")
         select_tile = tl.where(in_n[None, :], s_dot * s_dot, 0.0)
         z_sum = z_sum + tl.sum(select_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     z = z_sum * scale
     o = tl.where(z[:, None] != 0.0, o_sum * (scale / z[:, None]), 0.0)
@@ -170,7 +178,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"quad2_l1_1a459f26765e_{__name__}")
+_OP = re.sub(r"\W", "_", f"quad2_l1_ab55f51f9c18_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

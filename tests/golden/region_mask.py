@@ -116,7 +116,7 @@ def region_mask_kernel(
     key_region_n_ptrs = key_region + b * stride_key_region_b + tile_n * stride_key_region_n
     shared_n_ptrs = shared + b * stride_shared_b + tile_n * stride_shared_n
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -452,7 +452,7 @@ def _region_mask_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"region_mask_79f7a1e8b260_{__name__}")
+_OP = re.sub(r"\W", "_", f"region_mask_41d975416908_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -77,16 +77,25 @@ def relu_n_kernel(
         # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(tl.maximum(sum_p, 0.0).to(v.dtype), v, o_sum, input_precision="ieee")
 
+    wk_base = WK + b * stride_wk_b + g * stride_wk_g
+    wk_places = tile_n[None, :] * stride_wk_n + offs_d[:, None] * stride_wk_d
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        wk = tl.load(wk_ptrs + n0_wide * stride_wk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        wk = tl.load(
+            wk_base + n0_wide * stride_wk_n + wk_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         sum_p_visible = tl.where(
             in_n[None, :], tl.dot(q, wk, input_precision="ieee"), float("-inf"),
         )
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(tl.maximum(sum_p_visible, 0.0).to(v.dtype), v, o_sum, input_precision="ieee")
     o = o_sum * scale
 
@@ -161,7 +170,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"relu_n_a4524a4c8e6d_{__name__}")
+_OP = re.sub(r"\W", "_", f"relu_n_63f430219e57_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -109,7 +109,7 @@ def scale_blockdiag_kernel(
 
     scale_n_ptrs = scale + tile_n * stride_scale_n
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -436,7 +436,7 @@ def _scale_blockdiag_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"scale_blockdiag_da9d3ed1313c_{__name__}")
+_OP = re.sub(r"\W", "_", f"scale_blockdiag_ede630067198_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -110,12 +110,18 @@ def sdpa_1pass_kernel(
         rnv = tl.dot(exp2_tile.to(v.dtype), v, rnv * rescale[:, None], input_precision="ieee")
         rm_max = rm_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         bqk_dot_visible = tl.where(
             in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -124,7 +130,9 @@ def sdpa_1pass_kernel(
         rescale = tl.exp2((rm_max - rm_base) * scale)
         exp2_tile = tl.exp2((bqk_dot_visible - rm_base[:, None]) * scale)
         rd = rd * rescale + tl.sum(exp2_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         rnv = tl.dot(exp2_tile.to(v.dtype), v, rnv * rescale[:, None], input_precision="ieee")
         rm_max = rm_max_new
     # 30: AV[b, h, m, e] = RNV[b, h, N1, m, e] / RD[b, h, N1, m]
@@ -202,7 +210,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_1pass_7e6cc84cc1da_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_1pass_1ac98b4d0efe_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -103,12 +103,18 @@ def sdpa_2pass_kernel(
         av_sum = tl.dot(exp2_tile.to(v.dtype), v, av_sum * rescale[:, None], input_precision="ieee")
         gm_max = gm_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         bqk_dot_visible = tl.where(
             in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
@@ -117,7 +123,9 @@ def sdpa_2pass_kernel(
         rescale = tl.exp2((gm_max - gm_base) * scale)
         exp2_tile = tl.exp2((bqk_dot_visible - gm_base[:, None]) * scale)
         gd = gd * rescale + tl.sum(exp2_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         av_sum = tl.dot(exp2_tile.to(v.dtype), v, av_sum * rescale[:, None], input_precision="ieee")
         gm_max = gm_max_new
     av = tl.where(gd[:, None] != 0.0, av_sum / gd[:, None], 0.0)
@@ -193,7 +201,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sdpa_2pass_ba6dcbb3546f_{__name__}")
+_OP = re.sub(r"\W", "_", f"sdpa_2pass_0371a94b4faa_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -98,18 +98,27 @@ def sink_kernel_kernel(
         # 24: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(s_dot.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    fk_base = FK + b * stride_fk_b + g * stride_fk_g
+    fk_places = tile_n[None, :] * stride_fk_n + offs_d[:, None] * stride_fk_d
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        fk = tl.load(fk_ptrs + n0_wide * stride_fk_n, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        fk = tl.load(
+            fk_base + n0_wide * stride_fk_n + fk_places, mask=in_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(eq.to(fk.dtype), fk, input_precision="ieee"), 0.0,
         )
         l_sum = l_sum + tl.sum(select_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     l = l_sum * scale
     # 22: Z[b, h, m] = if elu then L[b, h, m] + 1e-8 else max(abs(L[b, h, m]), 1)
@@ -187,7 +196,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_0a73d7e77c9b_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_aedce18b529f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -97,18 +97,27 @@ def sink_kernel_mlp_kernel(
         # 25: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(s_dot.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    pk_base = PK + b * stride_pk_b + g * stride_pk_g
+    pk_places = tile_n[None, :] * stride_pk_n + offs_r[:, None] * stride_pk_r
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        pk = tl.load(pk_ptrs + n0_wide * stride_pk_n, mask=in_r[:, None] & in_n[None, :], other=0.0)
+        pk = tl.load(
+            pk_base + n0_wide * stride_pk_n + pk_places, mask=in_r[:, None] & in_n[None, :],
+            other=0.0,
+        )
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(pq, pk, input_precision="ieee"), 0.0,
         )
         l_sum = l_sum + tl.sum(select_tile, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(select_tile.to(v.dtype), v, o_sum, input_precision="ieee")
     l = l_sum * scale
     # 23: Z[b, h, m] = max(abs(L[b, h, m]), 1)
@@ -186,7 +195,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_fa62b8ceae86_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kernel_mlp_5dc41e8e9418_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

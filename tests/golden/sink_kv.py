@@ -116,12 +116,18 @@ def sink_kv_kernel(
         sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
         gm = gm_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
         s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
         gm_new = tl.maximum(gm, tl.max(s_visible, 1))
@@ -130,7 +136,9 @@ def sink_kv_kernel(
         rescale = tl.exp(tl.maximum(gm, s0) - gm_base)
         w = tl.exp(s_visible - gm_base[:, None])
         sum_z = sum_z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         sum_o_sum = tl.dot(w.to(v.dtype), v, sum_o_sum * rescale[:, None], input_precision="ieee")
         gm = gm_new
     # 17: T[b, h, m] = max(GM[b, h, m], S0[b, h, m])
@@ -217,7 +225,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_kv_01a3f45175fc_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_kv_7d43cddf4e10_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

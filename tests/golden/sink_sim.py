@@ -94,17 +94,25 @@ def sink_sim_kernel(
         # 19: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(a.to(v.dtype), v, o_sum, input_precision="ieee")
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
         s_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), s, float("-inf"))
         a = tl.sigmoid(s_visible)
         sum_z = sum_z + tl.sum(a, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(a.to(v.dtype), v, o_sum, input_precision="ieee")
     z = sum_z + 1e-08
     o = o_sum / z[:, None]
@@ -180,7 +188,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"sink_sim_6bbf3dd01357_{__name__}")
+_OP = re.sub(r"\W", "_", f"sink_sim_6e0631a89e67_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

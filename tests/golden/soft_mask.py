@@ -97,19 +97,27 @@ def soft_mask_kernel(
         )
         g_p_max = g_p_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s_dot_visible = tl.where(in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"))
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(
             (w * tl.where(offs_n[None, :] <= offs_m[:, None], 1.0, r)).to(v.dtype), v,
             o_sum * rescale[:, None], input_precision="ieee",
@@ -188,7 +196,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"soft_mask_14e90c77d301_{__name__}")
+_OP = re.sub(r"\W", "_", f"soft_mask_919b6957cfd1_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -115,12 +115,18 @@ def softcap_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
         c = cap * tanh(s * scale_2)
         c_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), c, float("-inf"))
@@ -132,7 +138,9 @@ def softcap_kernel(
         )
         w = tl.exp(c_visible - g_p_base[:, None])
         z_sum = z_sum * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     z = tl.where((tl.where(cap != 0.0, 1, 0) != 0), z_sum, 0.0)
@@ -209,7 +217,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"softcap_cc310b93ab8e_{__name__}")
+_OP = re.sub(r"\W", "_", f"softcap_a2b7a1ff0255_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

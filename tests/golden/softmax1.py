@@ -92,12 +92,18 @@ def softmax1_kernel(
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         s = tl.dot(q, k, input_precision="ieee") * scale
         s_visible = tl.where(in_n[None, :], s, float("-inf"))
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
@@ -106,7 +112,9 @@ def softmax1_kernel(
         rescale = tl.exp(tl.maximum(g_p, 0.0) - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         sum_p = sum_p * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     c = tl.maximum(g_p, 0.0)
@@ -184,7 +192,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"softmax1_4cd799cd5a1e_{__name__}")
+_OP = re.sub(r"\W", "_", f"softmax1_da15c511cd78_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

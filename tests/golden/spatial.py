@@ -116,7 +116,7 @@ def spatial_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_nf = n0 // NP + tile_nf
@@ -423,7 +423,7 @@ def _spatial_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"spatial_1f63027b5527_{__name__}")
+_OP = re.sub(r"\W", "_", f"spatial_7a5cd69c8575_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -129,12 +129,20 @@ def ssa_kernel(
         )
         g_p_max = g_p_max_new
 
+    k_base = K + b * stride_kb + g * stride_kg
+    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
+    tv_base = TV + b * stride_tv_b + g * stride_tv_g
+    tv_places = tile_n * stride_tv_n
+    v_base = V + b * stride_vb + g * stride_vg
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the tiles after them
     for n0 in tl.range(full_stop, n_stop, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
+        )
         select_tile = tl.where(
             in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]),
             tl.dot(q, k, input_precision="ieee") * tq[:, None], float("-inf"),
@@ -144,8 +152,11 @@ def ssa_kernel(
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((select_tile - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        tv = tl.load(tv_ptrs + n0_wide * stride_tv_n, mask=in_n, other=0.0).to(tl.float32)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        tv = tl.load(tv_base + n0_wide * stride_tv_n + tv_places, mask=in_n, other=0.0)
+        tv = tv.to(tl.float32)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_sum = tl.dot(
             (w * tv[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
         )
@@ -223,7 +234,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"ssa_3ca88b69326d_{__name__}")
+_OP = re.sub(r"\W", "_", f"ssa_59474dd10ca4_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -105,7 +105,7 @@ def streaming_llm_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -373,7 +373,7 @@ def _streaming_llm_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"streaming_llm_6cd3d7a2f1d9_{__name__}")
+_OP = re.sub(r"\W", "_", f"streaming_llm_3ce0f9ee7dc8_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

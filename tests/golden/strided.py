@@ -113,7 +113,7 @@ def strided_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -408,7 +408,7 @@ def _strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"strided_3cf7dee95923_{__name__}")
+_OP = re.sub(r"\W", "_", f"strided_00fd58a13b5f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

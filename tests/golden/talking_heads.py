@@ -107,12 +107,21 @@ def talking_heads_kernel(
         o_h_sum = tl.dot(w.to(v.dtype), v, o_h_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
 
+    k_base = K + b * stride_kb
+    k_places = (
+        k_i.to(tl.int64) * stride_ki + tile_n[None, :] * stride_kn + k_d.to(tl.int64) * stride_kd
+    )
+    v_base = V + b * stride_vb + j * stride_vj
+    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
     # the last tile, if n ends in it
     for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_i_d[:, None] & in_n[None, :], other=0.0)
+        k = tl.load(
+            k_base + n0_wide * stride_kn + k_places, mask=in_i_d[:, None] & in_n[None, :],
+            other=0.0,
+        )
         l_dot_visible = tl.where(
             in_n[None, :], tl.dot((q * wl[None, :]).to(k.dtype), k, input_precision="ieee"),
             float("-inf"),
@@ -122,7 +131,9 @@ def talking_heads_kernel(
         rescale = tl.exp2((g_max - g_base) * scale)
         w = tl.exp2((l_dot_visible - g_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        v = tl.load(
+            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
+        )
         o_h_sum = tl.dot(w.to(v.dtype), v, o_h_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
     o_h = tl.where(z[:, None] != 0.0, o_h_sum / z[:, None], 0.0)
@@ -192,7 +203,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"talking_heads_48a6d55f7795_{__name__}")
+_OP = re.sub(r"\W", "_", f"talking_heads_8bba8548cc43_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -119,7 +119,7 @@ def titans_mac_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in range(full_end, end):
+    for i in tl.range(full_end, end, num_stages=1):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -423,7 +423,7 @@ def _titans_mac_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"titans_mac_4df661f9768c_{__name__}")
+_OP = re.sub(r"\W", "_", f"titans_mac_3d01054f6f4c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
