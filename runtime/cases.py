@@ -206,7 +206,7 @@ def _reached(
         match index:
             case Index(rank) if rank not in fixed and not cascade.rank(rank).components:
                 if cascade.rank(rank).parent is None and axis not in cascade.rank(rank).components:
-                    found[rank] = min(found[rank], found[axis] or found[rank])
+                    found[rank] = min(found[rank], found[axis])
             case _ if axis in tables - fixed - used and not reads(index):
                 needed = 1 + max(0, reach(index, cascade, found, params)[1])
                 found[axis] = max(found[axis], needed) if axis in walked else needed
