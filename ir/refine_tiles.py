@@ -34,15 +34,14 @@ class Points:
     exists: Expr
     tensors: dict[str, Any]
 
-    def at(self, coordinates: dict[str, IntArray]) -> tuple[BoolArray, BoolArray]:
-        """Which points are visible, and which exist and are not."""
-        visible = self._holds(self.visible, coordinates)
+    def at(self, coordinates: dict[str, IntArray], count: int) -> tuple[BoolArray, BoolArray]:
+        """Which of `count` points are visible, and which exist and are not."""
+        visible = self._holds(self.visible, coordinates, count)
         if self.exists == TRUE:
             return visible, ~visible
-        return visible, self._holds(self.exists, coordinates) & ~visible
+        return visible, self._holds(self.exists, coordinates, count) & ~visible
 
-    def _holds(self, e: Expr, coordinates: dict[str, IntArray]) -> BoolArray:
-        count = len(next(iter(coordinates.values())))
+    def _holds(self, e: Expr, coordinates: dict[str, IntArray], count: int) -> BoolArray:
         tensors = {n: Value(x, ("",) * x.ndim) for n, x in self.tensors.items()}
         frame = Frame(Scope(tensors=tensors), {"": range(count)})
         frame.coordinates.update(coordinates)
@@ -116,7 +115,7 @@ def _witness(
         at = {
             n: a + (b - a) * place[i % 2] // 2 for i, (n, (a, b)) in enumerate(boxes.spans.items())
         }
-        visible, hidden = points.at(at)
+        visible, hidden = points.at(at, len(boxes))
         seen[boxes.tile[visible]] = True
         gap[boxes.tile[hidden]] = True
 
@@ -132,7 +131,7 @@ def _every_point(boxes: Open, seen: BoolArray, gap: BoolArray, points: Points) -
         length = (high - low + 1)[box]
         at[name] = low[box] + place % length
         place = place // length
-    visible, hidden = points.at(at)
+    visible, hidden = points.at(at, len(box))
     seen[boxes.tile[box[visible]]] = True
     gap[boxes.tile[box[hidden]]] = True
 

@@ -13,6 +13,8 @@ import numpy as np
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read, call
 from attnc.ir.frame import ParamValue
 from attnc.ir.tile_classes import Axis, Bound
+from attnc.ir.value_bounds import ValueBounds
+from attnc.ir.walk import subexprs, substitute
 
 TRUE = Number(True)
 _COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -53,6 +55,36 @@ def random_case(r: Random) -> Case:
         predicate = call("and", predicate, write.truth(1))
     exists = write.truth(1) if r.random() < 0.25 else TRUE
     return Case(predicate, rows, keys, bound, exists)
+
+
+def plain_predicate(case: Case) -> Expr | None:
+    """The predicate with numbers put in; None for grids, empty axes, and where it may be absent."""
+    if case.bound.components or 0 in (a.extent for a in case.rows + case.keys):
+        return None
+    constants: dict[Expr, Expr] = {}
+    for e in subexprs(case.predicate):
+        match e:
+            case Extent(rank):
+                constants[e] = Number(case.bound.extents[rank])
+            case Param(name, item):
+                value = case.bound.params[name]
+                constants[e] = Number(value[item or 0] if isinstance(value, tuple) else value)
+            case Apply("floordiv" | "mod", (_, b)) if not isinstance(b, Number) or not b.value:
+                return None
+            case _:
+                pass
+    return substitute(case.predicate, constants)
+
+
+def bounds_of(case: Case) -> ValueBounds:
+    """What values the parts of its predicate can take."""
+    data = case.bound.tensors
+    return ValueBounds(
+        {a.name: a.extent for a in case.rows + case.keys},
+        {n: (int(x.min()), int(x.max())) if x.size else (0, 0) for n, x in data.items()},
+        {n: "bool" if x.dtype == bool else "int" for n, x in data.items()},
+        {n: x.shape for n, x in data.items()},
+    )
 
 
 Space = tuple[

@@ -88,6 +88,13 @@ def test_an_index_outside_its_tensor_reads_the_edge() -> None:
     check(line("m < 3 and n < end[m]", 9, 11, (2, 3), end=end))
 
 
+def test_floats_are_compared_as_the_language_does() -> None:
+    for text in ("m * 0.1 + n * 0.2 <= 0.3", "float_(m) / (n - 2) < 1.5", "(m - n) ** 2 * 0.5 < 2"):
+        check(line(text, 9, 11, (2, 3)))
+    # Nothing varies, and intervals, which are rounded outwards, do not tell 1.0 from less.
+    check(line("float_(some[m]) * 0.5 < 1", 1, 1, (1, 1), some=np.array([2])))
+
+
 def test_values_beyond_64_bits_are_refused() -> None:
     with pytest.raises(AttncError, match="64 bits") as e:
         tile_classes(*_axes("m * m * m * 1000000007 * 1000000007 * n > 5", 1 << 20), Bound())
