@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from attnc.codegen.mask_parts import name_mask_parts
 from attnc.codegen.prune import all_lets, operands, prune, used_names, value_exprs
+from attnc.codegen.tile_lists import listed_visibility
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Read
 from attnc.ir.ops import OPS
@@ -40,6 +41,8 @@ _WIDTHS = (64, 128, 256, 512, 1024)
 MAX_COLUMNS = 256
 MAX_WIDTH = _WIDTHS[-1]
 _REGISTERS = 270
+# What kernels that load which tiles they visit need besides.
+_LISTED = 64
 _SHARED_BYTES = 100_000
 
 
@@ -57,11 +60,12 @@ def default_config(
 
 def config_table(stage: SweepStage, cascade: Cascade) -> dict[int, dict[int, Config]]:
     """By bytes of an element, by the widest block of a feature rank up to which it applies."""
+    listed = listed_visibility(stage, cascade) is not None
     stage = name_mask_parts(prune(stage), cascade).stage
     found: dict[int, dict[int, Config]] = {}
     for itemsize, candidates in ((2, _HALF), (4, _SINGLE)):
         candidates = candidates if stage.row is not None else _ONE_ROW
-        found[itemsize] = {w: _first(stage, candidates, w, itemsize) for w in _WIDTHS}
+        found[itemsize] = {w: _first(stage, candidates, w, itemsize, listed) for w in _WIDTHS}
     return found
 
 
@@ -70,10 +74,13 @@ def padded(extent: int) -> int:
     return max(16, 1 << (max(extent, 1) - 1).bit_length())
 
 
-def _first(stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int) -> Config:
+def _first(
+    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int, listed: bool
+) -> Config:
+    limit = _REGISTERS - listed * _LISTED
     for c in candidates:
         shared = c.num_stages * _streamed(stage) * c.block_n * width * itemsize
-        if _registers(stage, c, width, itemsize) <= _REGISTERS and shared <= _SHARED_BYTES:
+        if _registers(stage, c, width, itemsize) <= limit and shared <= _SHARED_BYTES:
             return c
     return candidates[-1]
 

@@ -16,6 +16,7 @@ from attnc.codegen.tile_bounds import BoundsWriter, Span, Truth, both, compare
 from attnc.ir.cascade import Cascade
 from attnc.ir.defined import defined
 from attnc.ir.expr import Apply, Expr, Extent, Index, Param, Read
+from attnc.ir.key_range import key_range
 from attnc.ir.layout import Layout, TileAxis, layouts, same_residues
 from attnc.ir.plan import SweepStage
 from attnc.ir.presence import TRUE
@@ -62,15 +63,24 @@ class TileLists:
 
 
 def kernel_lists(stage: SweepStage, cascade: Cascade, name: str) -> TileLists | None:
-    """Lists for all passes of a kernel; None if nothing is hidden from some pass.
+    """Lists for all passes of a kernel; None if it needs none."""
+    seen = listed_visibility(stage, cascade)
+    return None if seen is None else write_tile_lists(seen, cascade, name)
 
-    Nor are there lists for a mask of coordinates that the kernel has only as parts of others.
+
+def listed_visibility(stage: SweepStage, cascade: Cascade) -> Visibility | None:
+    """What the passes of a stage see together, if the tiles of that need lists.
+
+    They do not if there is a closed form for each pass, if nothing is hidden from some pass, or if
+    the mask is one of coordinates that the kernel has only as parts of others.
     """
+    if all(key_range(p.visibility, cascade) is not None for p in stage.passes):
+        return None
     seen = joint_visibility((p.visibility for p in stage.passes), cascade)
     own = {*seen.grid, seen.row, seen.swept}
     ranks = index_ranks(seen.some) | index_ranks(seen.every)
     known = all(r in own or cascade.rank(r).parent in own for r in ranks)
-    return write_tile_lists(seen, cascade, name) if known and seen.some != TRUE else None
+    return seen if known and seen.some != TRUE else None
 
 
 def write_tile_lists(visibility: Visibility, cascade: Cascade, name: str) -> TileLists:

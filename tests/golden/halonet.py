@@ -147,7 +147,7 @@ def halonet_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in tl.range(full_end, end, num_stages=1):
+    for i in range(full_end, end):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_ny = n0 // NX + tile_ny
@@ -213,7 +213,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 32, 256, 2), 128: (64, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -467,7 +467,7 @@ def _halonet_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"halonet_b0b3d6ad1aa7_{__name__}")
+_OP = re.sub(r"\W", "_", f"halonet_cd1635b015be_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -109,7 +109,7 @@ def longca_full_document_kernel(
 
     doc_n_ptrs = doc + b * stride_doc_b + tile_n * stride_doc_n
     # the other tiles
-    for i in tl.range(full_end, end, num_stages=1):
+    for i in range(full_end, end):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -156,7 +156,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -438,7 +438,7 @@ def _longca_full_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_full_document_6859fd41894a_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_full_document_38b106eca4c5_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

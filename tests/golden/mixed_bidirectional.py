@@ -111,7 +111,7 @@ def mixed_bidirectional_kernel(
 
     image_n_ptrs = image + b * stride_image_b + tile_n * stride_image_n
     # the other tiles
-    for i in tl.range(full_end, end, num_stages=1):
+    for i in range(full_end, end):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
@@ -159,7 +159,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -431,7 +431,7 @@ def _mixed_bidirectional_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mixed_bidirectional_7735bf32284c_{__name__}")
+_OP = re.sub(r"\W", "_", f"mixed_bidirectional_d8cb01e8e032_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -116,7 +116,7 @@ def spatial_kernel(
         g_p_max = g_p_max_new
 
     # the other tiles
-    for i in tl.range(full_end, end, num_stages=1):
+    for i in range(full_end, end):
         n0 = tl.load(key_tiles + i)
         n0_wide = tl.cast(n0, tl.int64)
         offs_nf = n0 // NP + tile_nf
@@ -163,7 +163,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        128: (128, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -423,7 +423,7 @@ def _spatial_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"spatial_7a5cd69c8575_{__name__}")
+_OP = re.sub(r"\W", "_", f"spatial_dd249f5999ac_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
