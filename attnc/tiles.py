@@ -18,8 +18,6 @@ from attnc.ir.tiling import Axis
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 
-_STARTS: tuple[KeyTiles, ...] = ("static", "dynamic")
-
 
 @dataclass(frozen=True, slots=True)
 class StageTiles:
@@ -81,7 +79,7 @@ class StageTiles:
         yield "at best, over attention without a mask"
         for name, value in _SPEEDUPS:
             yield f"  {times(speedups(c)[name]):>8}  {value}"
-        if len(c.parts) > 1 or c.parts[0].dilations:
+        if len(c.parts) > 1 or any(p.dilations for p in c.parts):
             yield ""
             yield from _part_table(c.parts)
 
@@ -130,9 +128,7 @@ def tiles(
     `known` remembers counts between calls for the same shape, data and `keys`. Raises AttncError
     E524 for a tile that does not fit, E525 for other `keys`, E526 where nothing is swept.
     """
-    start = next((s for s in _STARTS if s == keys), None)
-    if start is None:
-        raise AttncError("E525", f"key tiles are `static` or `dynamic`, not `{keys}`")
+    start = _start(keys)
     if not masks:
         raise AttncError("E526", f"`{cascade.name}` sweeps no keys: no kernel has tiles")
     check_tile_ranks(masks, tile)
@@ -146,6 +142,16 @@ def tiles(
         )
         stages.append(StageTiles(mask.stage, seen.row, seen.swept, found))
     return Tiles(cascade.name, _read_params(masks), start, flat, tuple(stages))
+
+
+def _start(keys: str) -> KeyTiles:
+    match keys:
+        case "static":
+            return "static"
+        case "dynamic":
+            return "dynamic"
+        case _:
+            raise AttncError("E525", f"key tiles are `static` or `dynamic`, not `{keys}`")
 
 
 def _read_params(masks: Iterable[Mask]) -> dict[str, ParamValue]:

@@ -29,7 +29,8 @@ def tiles(
         except SystemExit as e:
             assert isinstance(e.code, int)
             status = e.code
-        return status, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return status, out, err
 
     return run
 

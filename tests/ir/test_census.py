@@ -151,9 +151,13 @@ def test_a_neighborhood_over_a_sequence(data: st.DataObject) -> None:
     full = 0
     for group in range(dilation):
         inside = matrix[group::dilation, group::dilation]
-        more = count(lambda a, b: inside[a[0], b[0]], *(inside.shape[:1],) * 2, (tq,), (tk,))  # noqa: B023
+        more = count(lambda a, b: inside[a[0], b[0]], (len(inside),), (len(inside),), (tq,), (tk,))  # noqa: B023
         visited, full = visited + more[0], full + more[1]
     _check(found, visited, full, int(matrix.sum()))
+
+
+def _plane(extents: tuple[int, int]) -> dict[str, int]:
+    return {f"{r}{c}": n for r in "mn" for c, n in zip("yx", extents, strict=True)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -165,7 +169,7 @@ def test_a_neighborhood_over_a_plane(data: st.DataObject) -> None:
     causal = data.draw(st.tuples(st.booleans(), st.booleans()))
     tiles = [data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4))) for _ in range(2)]
     start = data.draw(st.sampled_from(_STARTS))
-    shape = dict(zip(("my", "mx", "ny", "nx"), (*extents, *extents), strict=True))
+    shape = _plane(extents)
     found = _census("na2d", shape, tiles, start, window=window, stride=stride, causal=causal)
     y, x = (
         _neighborhood(n, w, step, 1, flag)
@@ -185,8 +189,7 @@ def test_flat_tiles_of_a_plane(data: st.DataObject) -> None:
     tiles = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     start = data.draw(st.sampled_from(_STARTS))
     cascade, seen = _sees("na2d")
-    shape = dict(zip(("my", "mx", "ny", "nx"), (*extents, *extents), strict=True))
-    shape |= {"m": prod(extents), "n": prod(extents)}
+    shape = {**_plane(extents), "m": prod(extents), "n": prod(extents)}
     bound = Bound(
         shape,
         check_params(cascade, {"window": window}),
