@@ -24,7 +24,16 @@ from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
 from attnc.codegen.tile_lists import TileLists, kernel_lists
-from attnc.codegen.visits import TileLoop, Visits, all_tiles, loaded, missing_loads, range_tiles
+from attnc.codegen.visits import (
+    TileLoop,
+    Visits,
+    all_tiles,
+    is_light,
+    is_whole,
+    loaded,
+    missing_loads,
+    range_tiles,
+)
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
 from attnc.ir.facts import bounds
@@ -257,7 +266,7 @@ class _Writer:
     def _visits(self, keys: KeyRange | None) -> Visits:
         if self.lists is not None:
             return listed_tiles(self.scope)
-        if keys is None:
+        if keys is None or (is_whole(keys, self.stage) and not is_light(self.stage)):
             return all_tiles(self.scope)
         return range_tiles(keys, self.tiles, loaded(self.stage))
 

@@ -44,6 +44,27 @@ class Visits:
     loops: tuple[TileLoop, ...]
 
 
+def is_whole(keys: KeyRange, stage: SweepStage) -> bool:
+    """Whether every row sees all there is."""
+    return (keys.low, keys.high) == (Number(0), Extent(stage.swept))
+
+
+def is_light(stage: SweepStage) -> bool:
+    """Whether a second body fits in the registers beside the first.
+
+    All that it saves where there is no mask is the test for the end of the rank; with several
+    passes or accumulators, or tiles at computed places, it was seen to spill.
+    """
+    lets = (x.value for p in stage.passes for x in p.body)
+    loads = [x.read.indices for x in lets if isinstance(x, Load)]
+    computed = any(
+        index_ranks(i) - {*stage.grid} and not isinstance(i, Index) for at in loads for i in at
+    )
+    pairs = any({Index(stage.swept), Index(stage.row or "")} <= {*at} for at in loads)
+    wide = [c for p in stage.passes for c in p.carries if {*c.ranks} & {*stage.columns}]
+    return len(stage.passes) == 1 and len(wide) == 1 and not computed and not pairs
+
+
 def all_tiles(scope: Scope) -> Visits:
     """Every tile, each with its mask."""
     rank = scope.stage.swept

@@ -79,55 +79,26 @@ def additive_bias_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
-        n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
-        # 11: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + bias ...
-        bias_mn = tl.load(bias_mn_ptrs + n0_wide * stride_bias_n, mask=in_m[:, None], other=0.0)
-        bias_mn = bias_mn.to(tl.float32)
-        s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
-        # 12: P[b, h, m, n] = softmax(n) S[b, h, m, n]
-        g_p_new = tl.maximum(g_p, tl.max(s, 1))
-        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
-        rescale = tl.exp(g_p - g_p_base)
-        w = tl.exp(s - g_p_base[:, None])
-        z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
-        # 13: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
-        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
-        g_p = g_p_new
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    bias_mn_base = bias + h * stride_bias_h + m0.to(tl.int64) * stride_bias_m
-    bias_mn_places = tile_m[:, None] * stride_bias_m + tile_n[None, :] * stride_bias_n
-    v_base = V + b * stride_vb + g * stride_vg
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        # 11: S[b, h, m, n] = (sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]) / sqrt(D) + bias ...
         bias_mn = tl.load(
-            bias_mn_base + n0_wide * stride_bias_n + bias_mn_places,
-            mask=in_m[:, None] & in_n[None, :], other=0.0,
+            bias_mn_ptrs + n0_wide * stride_bias_n, mask=in_m[:, None] & in_n[None, :], other=0.0,
         )
         bias_mn = bias_mn.to(tl.float32)
         s = tl.dot(q, k, input_precision="ieee") * scale + bias_mn
         s_visible = tl.where(in_n[None, :], s, float("-inf"))
+        # 12: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_new = tl.maximum(g_p, tl.max(s_visible, 1))
         g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
         rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(s_visible - g_p_base[:, None])
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        # 13: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         g_p = g_p_new
     o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
@@ -203,7 +174,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"additive_bias_b111a8b665f2_{__name__}")
+_OP = re.sub(r"\W", "_", f"additive_bias_7f769620939f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

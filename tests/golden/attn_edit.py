@@ -83,68 +83,29 @@ def attn_edit_kernel(
         + offs_e[None, :] * stride_ve
     )
     chosen_n_ptrs = chosen + b * stride_chosen_b + tile_n * stride_chosen_n
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
-        n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
-        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
-        s_dot = tl.dot(q, k, input_precision="ieee")
-        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
-        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
-        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
-        rescale = tl.exp2((g_p_max - g_p_base) * scale)
-        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
-        z = z * rescale + tl.sum(w, 1)
-        gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n).to(tl.float32)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
-        # 17: O[b, h, m, e] = sum(n) A[b, h, m, n] * V[b, h // (H / G), n, e]
-        o_sum = tl.dot(
-            (w * gain_n[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
-        )
-        chosen_n = tl.load(chosen_n_ptrs + n0_wide * stride_chosen_n)
-        o_sum2_rows = tl.broadcast_to(tl.where(chosen_n[None, :], weight, 0.0), [BLOCK_M, BLOCK_N])
-        o_sum2 = tl.dot(o_sum2_rows.to(v.dtype), v, o_sum2, input_precision="ieee")
-        g_p_max = g_p_max_new
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    gain_n_base = gain + b * stride_gain_b
-    gain_n_places = tile_n * stride_gain_n
-    v_base = V + b * stride_vb + g * stride_vg
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    chosen_n_base = chosen + b * stride_chosen_b
-    chosen_n_places = tile_n * stride_chosen_n
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
         visible = in_n
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        # 14: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(
             visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
+        # 15: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        gain_n = tl.load(
-            gain_n_base + n0_wide * stride_gain_n + gain_n_places, mask=in_n, other=0.0,
-        )
-        gain_n = gain_n.to(tl.float32)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
+        gain_n = tl.load(gain_n_ptrs + n0_wide * stride_gain_n, mask=in_n, other=0.0).to(tl.float32)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        # 17: O[b, h, m, e] = sum(n) A[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(
             (w * gain_n[None, :]).to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee",
         )
-        chosen_n = tl.load(
-            chosen_n_base + n0_wide * stride_chosen_n + chosen_n_places, mask=in_n, other=0,
-        )
+        chosen_n = tl.load(chosen_n_ptrs + n0_wide * stride_chosen_n, mask=in_n, other=0)
         o_sum2_rows = tl.broadcast_to(
             tl.where(visible[None, :], tl.where(chosen_n[None, :], weight, 0.0), 0.0),
             [BLOCK_M, BLOCK_N],
@@ -224,7 +185,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"attn_edit_9b4cd189bc58_{__name__}")
+_OP = re.sub(r"\W", "_", f"attn_edit_6dc77902c52b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

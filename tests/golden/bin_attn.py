@@ -82,37 +82,20 @@ def bin_attn_kernel(
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0).to(tl.float32)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = k.to(tl.float32)
         # 19: S[b, h, m, n] = sum(d) BQ[b, h, m, d] * BK[b, h // (H / G), n, d] / sqrt(D)
         s_dot = tl.dot(
             sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
         )
         s_dot_2 = s_dot * (q_scale_value * k_scale_value)
         s = s_dot_2 * scale
-        # 20: GM[b, h, m] = max(n) S[b, h, m, n]
-        gm = tl.maximum(gm, tl.max(s, 1))
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
-        n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
-        k = k.to(tl.float32)
-        s_dot = tl.dot(
-            sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
-        )
-        s_dot_2 = s_dot * (q_scale_value * k_scale_value)
-        s = s_dot_2 * scale
         s_visible = tl.where(in_n[None, :], s, float("-inf"))
+        # 20: GM[b, h, m] = max(n) S[b, h, m, n]
         gm = tl.maximum(gm, tl.max(s_visible, 1))
 
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
@@ -120,10 +103,12 @@ def bin_attn_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0).to(tl.float32)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        k = k.to(tl.float32)
         s_dot = tl.dot(
             sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
         )
@@ -131,33 +116,9 @@ def bin_attn_kernel(
         s = s_dot_2 * scale
         # 21: P[b, h, m, n] = if S[b, h, m, n] >= GM[b, h, m] - log(4.0) then 1.0 else 0.0
         p = tl.where(s >= gm[:, None] - scale_2, 1.0, 0.0)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0).to(tl.float32)
-        # 22: O[b, h, m, e] = sum(n) P[b, h, m, n] * BV[b, h // (H / G), n, e]
-        o_sum = tl.dot(
-            p.to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty), o_sum, input_precision="ieee",
-        )
-
-    v_base = V + b * stride_vb + g * stride_vg
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
-        n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
-        k = k.to(tl.float32)
-        s_dot = tl.dot(
-            sign(q).to(Q.dtype.element_ty), sign(k).to(Q.dtype.element_ty), input_precision="ieee",
-        )
-        s_dot_2 = s_dot * (q_scale_value * k_scale_value)
-        s = s_dot_2 * scale
-        p = tl.where(s >= gm[:, None] - scale_2, 1.0, 0.0)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
         v = v.to(tl.float32)
+        # 22: O[b, h, m, e] = sum(n) P[b, h, m, n] * BV[b, h // (H / G), n, e]
         o_sum = tl.dot(
             tl.where(in_n[None, :], p, 0.0).to(Q.dtype.element_ty), sign(v).to(Q.dtype.element_ty),
             o_sum, input_precision="ieee",
@@ -240,7 +201,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bin_attn_bb9fe589c4eb_{__name__}")
+_OP = re.sub(r"\W", "_", f"bin_attn_429133109065_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -73,33 +73,15 @@ def clipped_softmax_kernel(
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
-        n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
-        # 16: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
-        s_dot = tl.dot(q, k, input_precision="ieee")
-        # 17: P[b, h, m, n] = softmax(n) S[b, h, m, n]
-        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
-        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
-        rescale = tl.exp2((g_p_max - g_p_base) * scale)
-        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
-        z = z * rescale + tl.sum(w, 1)
-        g_p_max = g_p_max_new
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        # 16: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot = tl.dot(q, k, input_precision="ieee")
         s_dot_visible = tl.where(in_n[None, :], s_dot, float("-inf"))
+        # 17: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
@@ -114,38 +96,19 @@ def clipped_softmax_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        offs_n = n0 + tile_n
+        in_n = offs_n < N
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot = tl.dot(q, k, input_precision="ieee")
         s = s_dot * scale_2
         w = tl.exp(s - g_p[:, None])
         p = w * inv_z[:, None]
         # 18: C[b, h, m, n] = clamp((zeta - gamma[]) * P[b, h, m, n] + gamma[], 0, 1)
         c = tl.minimum(tl.maximum(scale_3 * p + scale_4, 0.0), 1.0)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
         # 19: O[b, h, m, e] = sum(n) C[b, h, m, n] * V[b, h // (H / G), n, e]
-        o_sum = tl.dot(c.to(v.dtype), v, o_sum, input_precision="ieee")
-
-    v_base = V + b * stride_vb + g * stride_vg
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
-        n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
-        s_dot = tl.dot(q, k, input_precision="ieee")
-        s = s_dot * scale_2
-        w = tl.exp(s - g_p[:, None])
-        p = w * inv_z[:, None]
-        c = tl.minimum(tl.maximum(scale_3 * p + scale_4, 0.0), 1.0)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
         o_sum = tl.dot(
             tl.where(in_n[None, :], c, 0.0).to(v.dtype), v, o_sum, input_precision="ieee",
         )
@@ -222,7 +185,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clipped_softmax_2e681a6e25c9_{__name__}")
+_OP = re.sub(r"\W", "_", f"clipped_softmax_8f01b731ade2_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -104,21 +104,23 @@ def gpsa_kernel(
         V + b * stride_vb + g * stride_vg + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
+        in_n = offs_n < N
         offs_ny = offs_n // NX
         offs_nx = offs_n % NX
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
+        visible = in_n
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         # 19: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
-        s_dot = tl.dot(q, k, input_precision="ieee")
+        s_dot_visible = tl.where(
+            visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
+        )
         # 22: PC[b, h, m, n] = softmax(n) S[b, h, m, n]
-        g_pc_max_new = tl.maximum(g_pc_max, tl.max(s_dot, 1))
+        g_pc_max_new = tl.maximum(g_pc_max, tl.max(s_dot_visible, 1))
         g_pc_base = tl.where(g_pc_max_new == float("-inf"), 0.0, g_pc_max_new)
         rescale = tl.exp2((g_pc_max - g_pc_base) * scale)
-        w = tl.exp2((s_dot - g_pc_base[:, None]) * scale)
+        w = tl.exp2((s_dot_visible - g_pc_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
         # 20: D2[m, n] = (nx - mx) * (nx - mx) + (ny - my) * (ny - my)
         d2 = (
@@ -131,60 +133,15 @@ def gpsa_kernel(
             + wy_value * (offs_ny[None, :] - offs_my[:, None]).to(tl.float32)
             + wr_value * d2.to(tl.float32) + bias_value
         )
-        # 23: PR[h, m, n] = softmax(n) R[h, m, n]
-        g_pr_new = tl.maximum(g_pr, tl.max(r, 1))
-        g_pr_base = tl.where(g_pr_new == float("-inf"), 0.0, g_pr_new)
-        rescale_2 = tl.exp(g_pr - g_pr_base)
-        w_pr = tl.exp(r - g_pr_base[:, None])
-        z_pr = z_pr * rescale_2 + tl.sum(w_pr, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
-        # 26: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
-        o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
-        o_sum2 = tl.dot(w_pr.to(v.dtype), v, o_sum2 * rescale_2[:, None], input_precision="ieee")
-        g_pc_max = g_pc_max_new
-        g_pr = g_pr_new
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    v_base = V + b * stride_vb + g * stride_vg
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
-        n0_wide = tl.cast(n0, tl.int64)
-        offs_n = n0 + tile_n
-        in_n = offs_n < N
-        offs_ny = offs_n // NX
-        offs_nx = offs_n % NX
-        visible = in_n
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
-        s_dot_visible = tl.where(
-            visible[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"),
-        )
-        g_pc_max_new = tl.maximum(g_pc_max, tl.max(s_dot_visible, 1))
-        g_pc_base = tl.where(g_pc_max_new == float("-inf"), 0.0, g_pc_max_new)
-        rescale = tl.exp2((g_pc_max - g_pc_base) * scale)
-        w = tl.exp2((s_dot_visible - g_pc_base[:, None]) * scale)
-        z = z * rescale + tl.sum(w, 1)
-        d2 = (
-            (offs_nx[None, :] - offs_mx[:, None]) * (offs_nx[None, :] - offs_mx[:, None])
-            + (offs_ny[None, :] - offs_my[:, None]) * (offs_ny[None, :] - offs_my[:, None])
-        )
-        r = (
-            wx_value * (offs_nx[None, :] - offs_mx[:, None]).to(tl.float32)
-            + wy_value * (offs_ny[None, :] - offs_my[:, None]).to(tl.float32)
-            + wr_value * d2.to(tl.float32) + bias_value
-        )
         r_visible = tl.where(visible[None, :], r, float("-inf"))
+        # 23: PR[h, m, n] = softmax(n) R[h, m, n]
         g_pr_new = tl.maximum(g_pr, tl.max(r_visible, 1))
         g_pr_base = tl.where(g_pr_new == float("-inf"), 0.0, g_pr_new)
         rescale_2 = tl.exp(g_pr - g_pr_base)
         w_pr = tl.exp(r_visible - g_pr_base[:, None])
         z_pr = z_pr * rescale_2 + tl.sum(w_pr, 1)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        # 26: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
         o_sum2 = tl.dot(w_pr.to(v.dtype), v, o_sum2 * rescale_2[:, None], input_precision="ieee")
         g_pc_max = g_pc_max_new
@@ -265,7 +222,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"gpsa_06d2976b4310_{__name__}")
+_OP = re.sub(r"\W", "_", f"gpsa_63a72550a12a_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -84,56 +84,24 @@ def multi_value_kernel(
         VC + b * stride_vc_b + g * stride_vc_g + tile_n[:, None] * stride_vc_n
         + offs_f[None, :] * stride_vc_f
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
-        n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None], other=0.0)
-        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
-        s_dot = tl.dot(q, k, input_precision="ieee")
-        # 14: P[b, h, m, n] = softmax(n) S[b, h, m, n]
-        g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot, 1))
-        g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
-        rescale = tl.exp2((g_p_max - g_p_base) * scale)
-        w = tl.exp2((s_dot - g_p_base[:, None]) * scale)
-        z = z * rescale + tl.sum(w, 1)
-        vf = tl.load(vf_ptrs + n0_wide * stride_vf_n, mask=in_e[None, :], other=0.0)
-        # 15: OF[b, h, m, e] = sum(n) P[b, h, m, n] * VF[b, h // (H / G), n, e]
-        of_sum = tl.dot(w.to(vf.dtype), vf, of_sum * rescale[:, None], input_precision="ieee")
-        vc = tl.load(vc_ptrs + n0_wide * stride_vc_n, mask=in_f[None, :], other=0.0)
-        # 16: OC[b, h, m, f] = sum(n) P[b, h, m, n] * VC[b, h // (H / G), n, f]
-        oc_sum = tl.dot(w.to(vc.dtype), vc, oc_sum * rescale[:, None], input_precision="ieee")
-        g_p_max = g_p_max_new
-
-    k_base = K + b * stride_kb + g * stride_kg
-    k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
-    vf_base = VF + b * stride_vf_b + g * stride_vf_g
-    vf_places = tile_n[:, None] * stride_vf_n + offs_e[None, :] * stride_vf_e
-    vc_base = VC + b * stride_vc_b + g * stride_vc_g
-    vc_places = tile_n[:, None] * stride_vc_n + offs_f[None, :] * stride_vc_f
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_d[:, None] & in_n[None, :], other=0.0,
-        )
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
+        # 13: S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d] / sqrt(D)
         s_dot_visible = tl.where(in_n[None, :], tl.dot(q, k, input_precision="ieee"), float("-inf"))
+        # 14: P[b, h, m, n] = softmax(n) S[b, h, m, n]
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
         g_p_base = tl.where(g_p_max_new == float("-inf"), 0.0, g_p_max_new)
         rescale = tl.exp2((g_p_max - g_p_base) * scale)
         w = tl.exp2((s_dot_visible - g_p_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        vf = tl.load(
-            vf_base + n0_wide * stride_vf_n + vf_places, mask=in_n[:, None] & in_e[None, :],
-            other=0.0,
-        )
+        vf = tl.load(vf_ptrs + n0_wide * stride_vf_n, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        # 15: OF[b, h, m, e] = sum(n) P[b, h, m, n] * VF[b, h // (H / G), n, e]
         of_sum = tl.dot(w.to(vf.dtype), vf, of_sum * rescale[:, None], input_precision="ieee")
-        vc = tl.load(
-            vc_base + n0_wide * stride_vc_n + vc_places, mask=in_n[:, None] & in_f[None, :],
-            other=0.0,
-        )
+        vc = tl.load(vc_ptrs + n0_wide * stride_vc_n, mask=in_n[:, None] & in_f[None, :], other=0.0)
+        # 16: OC[b, h, m, f] = sum(n) P[b, h, m, n] * VC[b, h // (H / G), n, f]
         oc_sum = tl.dot(w.to(vc.dtype), vc, oc_sum * rescale[:, None], input_precision="ieee")
         g_p_max = g_p_max_new
     of = tl.where(z[:, None] != 0.0, of_sum / z[:, None], 0.0)
@@ -215,7 +183,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"multi_value_e0e122ff21f2_{__name__}")
+_OP = re.sub(r"\W", "_", f"multi_value_e6655f362042_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

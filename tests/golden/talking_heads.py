@@ -89,51 +89,24 @@ def talking_heads_kernel(
         V + b * stride_vb + j * stride_vj + tile_n[:, None] * stride_vn
         + offs_e[None, :] * stride_ve
     )
-    full_stop = N // BLOCK_N * BLOCK_N
-    # tiles in which nothing is hidden
-    for n0 in range(0, full_stop, BLOCK_N):
-        n0_wide = tl.cast(n0, tl.int64)
-        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_i_d[:, None], other=0.0)
-        # 15: L[b, h, m, n] = sum(i) S[b, i, m, n] * WL[i, h]
-        l_dot = tl.dot((q * wl[None, :]).to(k.dtype), k, input_precision="ieee")
-        # 16: P[b, h, m, n] = softmax(n) L[b, h, m, n]
-        g_max_new = tl.maximum(g_max, tl.max(l_dot, 1))
-        g_base = tl.where(g_max_new == float("-inf"), 0.0, g_max_new)
-        rescale = tl.exp2((g_max - g_base) * scale)
-        w = tl.exp2((l_dot - g_base[:, None]) * scale)
-        z = z * rescale + tl.sum(w, 1)
-        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
-        # 18: O[b, j, m, e] = sum(n) U[b, j, m, n] * V[b, j, n, e]
-        o_h_sum = tl.dot(w.to(v.dtype), v, o_h_sum * rescale[:, None], input_precision="ieee")
-        g_max = g_max_new
-
-    k_base = K + b * stride_kb
-    k_places = (
-        k_i.to(tl.int64) * stride_ki + tile_n[None, :] * stride_kn + k_d.to(tl.int64) * stride_kd
-    )
-    v_base = V + b * stride_vb + j * stride_vj
-    v_places = tile_n[:, None] * stride_vn + offs_e[None, :] * stride_ve
-    # the last tile, if n ends in it
-    for n0 in tl.range(full_stop, N, BLOCK_N, num_stages=1):
+    for n0 in range(0, N, BLOCK_N):
         n0_wide = tl.cast(n0, tl.int64)
         offs_n = n0 + tile_n
         in_n = offs_n < N
-        k = tl.load(
-            k_base + n0_wide * stride_kn + k_places, mask=in_i_d[:, None] & in_n[None, :],
-            other=0.0,
-        )
+        k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_i_d[:, None] & in_n[None, :], other=0.0)
+        # 15: L[b, h, m, n] = sum(i) S[b, i, m, n] * WL[i, h]
         l_dot_visible = tl.where(
             in_n[None, :], tl.dot((q * wl[None, :]).to(k.dtype), k, input_precision="ieee"),
             float("-inf"),
         )
+        # 16: P[b, h, m, n] = softmax(n) L[b, h, m, n]
         g_max_new = tl.maximum(g_max, tl.max(l_dot_visible, 1))
         g_base = tl.where(g_max_new == float("-inf"), 0.0, g_max_new)
         rescale = tl.exp2((g_max - g_base) * scale)
         w = tl.exp2((l_dot_visible - g_base[:, None]) * scale)
         z = z * rescale + tl.sum(w, 1)
-        v = tl.load(
-            v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
-        )
+        v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_n[:, None] & in_e[None, :], other=0.0)
+        # 18: O[b, j, m, e] = sum(n) U[b, j, m, n] * V[b, j, n, e]
         o_h_sum = tl.dot(w.to(v.dtype), v, o_h_sum * rescale[:, None], input_precision="ieee")
         g_max = g_max_new
     o_h = tl.where(z[:, None] != 0.0, o_h_sum / z[:, None], 0.0)
@@ -203,7 +176,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"talking_heads_8bba8548cc43_{__name__}")
+_OP = re.sub(r"\W", "_", f"talking_heads_962b95d6d4ec_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
