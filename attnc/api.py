@@ -223,17 +223,19 @@ class Attention:
         /,
         *,
         tile: TileSizes | None = None,
+        keys: str = "static",
         **captured: Tensor,
     ) -> TokenOrders:
         """Compare orders of the tokens of a plane or volume by the flat tiles that they visit.
 
-        `tile`: tokens per rank (else 128). Raises AttncError E533 where there is no grid.
+        `tile`: tokens per rank (else 128); `keys` as for `tiles`. Raises AttncError E533 where
+        there is no grid.
         """
         from attnc.masks import masks
         from attnc.tile_orders import tile_orders
 
         found = masks(self.plan, self.run_time_params, shape, captured)
-        return tile_orders(self.cascade, found, tile or {})
+        return tile_orders(self.cascade, found, tile or {}, keys)
 
     def block_mask(
         self,

@@ -182,7 +182,7 @@ def cmd_tiles(args: argparse.Namespace) -> int:
     found: Result
     if args.orders:
         with _busy(f"comparing orders of {args.spec}"):
-            found = attention.tile_orders(args.shape, tile=args.tile, **data)
+            found = attention.tile_orders(args.shape, tile=args.tile, keys=args.keys, **data)
     elif args.sweep:
         found = attention.sweep_tiles(args.shape, args.sweep, tile=args.tile, **how, **data)
     else:

@@ -16,7 +16,7 @@ from attnc.ir.tiling import Axis
 from attnc.ir.token_order import TokenOrder, token_orders
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
-from attnc.tiles import table, times
+from attnc.tiles import key_tiles, table, times
 
 # Of a flat tile, unless it is given.
 _TOKENS = 128
@@ -107,12 +107,15 @@ def _ratio(a: int, b: int) -> float:
     return float("inf") if a else float("nan")
 
 
-def tile_orders(cascade: Cascade, masks: Sequence[Mask], tile: TileSizes) -> TokenOrders:
+def tile_orders(
+    cascade: Cascade, masks: Sequence[Mask], tile: TileSizes, keys: str = "static"
+) -> TokenOrders:
     """Count the flat tiles of the first mask that relates two grids, in each order of tokens.
 
-    Queries and keys are in the same order. Raises AttncError: E524 for a tile that does not fit,
-    E533 where there is no grid of several axes, or where a mask of many axes is too large.
+    Queries and keys are in the same order; `keys` as for `tiles`. Raises AttncError: E524, E525 for
+    tiles that do not fit, E533 where there is no grid of several axes, or too many points.
     """
+    shifted = key_tiles(keys) == "dynamic"
     check_tile_ranks(masks, tile)
     mask = next((m for m in masks if _is_grid(m)), None)
     if mask is None:
@@ -123,28 +126,28 @@ def tile_orders(cascade: Cascade, masks: Sequence[Mask], tile: TileSizes) -> Tok
         )
     seen = mask.visibility
     assert seen.row is not None
-    rows, keys = (_points(mask, rank) for rank in (seen.row, seen.swept))
+    rows, columns = (_points(mask, rank) for rank in (seen.row, seen.swept))
     grid = tuple(Axis(c, mask.extent(c), 1) for r in seen.grid for c in mask.coordinates(r))
     usual = {seen.row: _TOKENS, seen.swept: _TOKENS}
     flat = tile_axes(mask, {**usual, **tile}, flat=True)
     sizes = flat[0][0].tile, flat[1][0].tile
     some, every = (put_in_numbers(e, mask.bound) for e in (seen.some, seen.every))
-    tokens = seen_tokens(some, every, grid, rows, keys, mask.bound)
+    tokens = seen_tokens(some, every, grid, rows, columns, mask.bound)
     if tokens is None:
         raise AttncError(
             "E533",
             f"the mask of `{cascade.name}` ties its axes together: too many points at this shape",
             hint="compare the orders of a smaller grid",
         )
-    orders = token_orders(len(rows), max(sizes), _steps(some, every, mask, rows, keys))
-    counts = [(order, count_flat_tiles(tokens, sizes, order)) for order in orders]
+    orders = token_orders(len(rows), max(sizes), _steps(some, every, mask, rows, columns))
+    counts = [(order, count_flat_tiles(tokens, sizes, order, shifted=shifted)) for order in orders]
     return TokenOrders(
         cascade.name,
         mask.stage,
         {seen.row: sizes[0], seen.swept: sizes[1]},
-        {r: tuple(a.extent for a in axes) for r, axes in ((seen.row, rows), (seen.swept, keys))},
+        {r: tuple(a.extent for a in axes) for r, axes in ((seen.row, rows), (seen.swept, columns))},
         tokens.visible,
-        prod(a.extent for a in (*grid, *rows, *keys)),
+        prod(a.extent for a in (*grid, *rows, *columns)),
         tuple(sorted(counts, key=lambda each: int(each[1].visited.sum()))),
     )
 

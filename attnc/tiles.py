@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, isnan, prod
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
@@ -128,7 +128,7 @@ def tiles(
     `known` remembers counts between calls for the same shape, data and `keys`. Raises AttncError
     E524 for a tile that does not fit, E525 for other `keys`, E526 where nothing is swept.
     """
-    start = _start(keys)
+    start = key_tiles(keys)
     if not masks:
         raise AttncError("E526", f"`{cascade.name}` sweeps no keys: no kernel has tiles")
     check_tile_ranks(masks, tile)
@@ -144,7 +144,8 @@ def tiles(
     return Tiles(cascade.name, _read_params(masks), start, flat, tuple(stages))
 
 
-def _start(keys: str) -> KeyTiles:
+def key_tiles(keys: str) -> KeyTiles:
+    """The kind of key tiles by its name. Raises AttncError E525 for another name."""
     match keys:
         case "static":
             return "static"
@@ -210,8 +211,8 @@ def _extremes(visited: IntArray) -> tuple[int, float, int]:
 
 
 def times(x: float) -> str:
-    """`6.10x`; a dash for what is no number."""
-    return "-" if x != x else f"{x:.2f}x"
+    """`6.10x`; a dash where there is nothing to compare."""
+    return "-" if isnan(x) else f"{x:.2f}x" if isfinite(x) else "inf"
 
 
 def show_value(value: ParamValue) -> str:
@@ -225,7 +226,7 @@ def _tiling(axes: tuple[Axis, ...], tiles: int, padding: float) -> str:
     sizes = " x ".join(str(a.extent) for a in axes) or "1"
     tile = " x ".join(str(a.tile) for a in axes) or "1"
     padded = f", {padding - 1:.1%} of padding" if padding > 1 else ""
-    return f"{sizes} in {tiles} tiles of {tile}{padded}"
+    return f"{sizes} in {tiles} {'tile' if tiles == 1 else 'tiles'} of {tile}{padded}"
 
 
 def _points(axes: tuple[Axis, ...]) -> str:
@@ -237,6 +238,8 @@ def _spread_text(c: Census) -> str:
 
 
 def _verdict(c: Census) -> str:
+    if not c.visited:
+        return "no tile is visited: nothing is visible"
     if c.fully_block_sparse:
         return "fully block-sparse: every visited tile is full, no kernel needs the mask"
     return f"not fully block-sparse: the mask is needed in {c.partial / c.visited:.1%} of the tiles"

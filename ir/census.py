@@ -146,7 +146,7 @@ class Census:
     @property
     def tile_max(self) -> float:
         """By the query tile with most work: all tiles at once, the slowest decides."""
-        return _ratio(prod(a.tiles for a in self.keys), self.most)
+        return _ratio(prod(a.tiles for a in self.keys) * bool(self.query_tiles), self.most)
 
     @property
     def tile_mean(self) -> float:

@@ -12,7 +12,12 @@ import torch
 
 import attnc
 from attnc.errors import AttncError
+from attnc.ir.expr import Index, Read, call
+from attnc.ir.tiling import Bound
+from attnc.ir.visibility import Visibility
+from attnc.masks import Mask
 from attnc.tile_shapes import spread
+from attnc.tiles import tiles
 
 FLUX = {"MY": 256, "MX": 256}
 FLUX_TILE = {"m": (16, 16), "n": (16, 8)}
@@ -125,6 +130,33 @@ def test_nothing_to_see(m: int) -> None:
     found = attnc.load("causal").tiles({"M": m, "N": 0})
     assert (found.main.census.visited, found.main.census.most) == (0, 0)
     assert "visited" in str(found)
+
+
+def test_no_query_and_no_visible_key() -> None:
+    nothing = attnc.load("causal").tiles({"M": 0, "N": 9})
+    assert np.isnan(nothing.main.census.tile_max) and "no tile is visited" in str(nothing)
+    past = attnc.load("document").tiles({"M": 2}, doc=torch.tensor([[0, 0, 1, 1]]))
+    assert past.main.census.visible == 4
+
+
+def test_a_kernel_with_one_query() -> None:
+    short = call("lt", Index("n"), Read("length", (Index("b"),)))
+    bound = Bound({"b": 2, "n": 10}, {}, {"length": np.array([3, 8])})
+    mask = Mask("pool", Visibility(None, "n", ("b",), short, short), bound)
+    found = tiles(attnc.load("sdpa").cascade, (mask,), tile={"n": 4})
+    census = found.main.census
+    assert (census.query_tiles, census.visited, census.full, census.visible) == (2, 3, 2, 11)
+    assert "queries  one  1 in 2 tiles of 1" in str(found)
+
+
+def test_orders_of_tokens_with_key_tiles_from_the_window() -> None:
+    attention = attnc.load("na2d", window=(8, 8))
+    shape, tile = {"MY": 32, "MX": 32}, {"m": 128, "n": 128}
+    for keys in ("static", "dynamic"):
+        orders = attention.tile_orders(shape, keys=keys).orders
+        plain = next(int(counts.visited.sum()) for order, counts in orders if order.plain)
+        flat = attention.tiles(shape, tile=tile, flat=True, keys=keys).main.census
+        assert plain == flat.visited
 
 
 def test_every_kernel_is_counted_and_the_largest_stands_first() -> None:
