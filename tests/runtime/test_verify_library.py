@@ -17,14 +17,14 @@ from attnc.runtime.verify import verify
 
 FAST = {"causal", "gqa", "lse", "relu_l1", "clipped_softmax", "document", "streaming_llm"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Families of one softmax under a mask: in one dtype, with two heads, on what a mask can get wrong;
-# but for a few specs that stand for a kind of mask each.
+# Families of one softmax under a mask: with few heads, on what a mask can get wrong, and in one
+# dtype but for a few specs that stand for a kind of mask each.
 MASKS = {"block", "document", "longca", "neighborhood", "partition", "window"}
+KINDS = {"block_sparse", "causal_document", "na2d", "strided", "swin", "titans_mac"}
 MASKED: Mapping[str, Any] = {
     "shape": {"B": 1, "H": 2, "G": 1},
     "cases": ("ragged", "one row", "one key", "no key", "hidden"),
 }
-KINDS = {"block_sparse", "causal_document", "na2d", "strided", "swin", "titans_mac"}
 # Settings that leave other loops, beside the defaults.
 SETTINGS: tuple[tuple[str, Mapping[str, ParamValue]], ...] = (
     ("clear", {"text": 0, "width": 9, "radius": 3}),
@@ -45,10 +45,10 @@ SETTINGS: tuple[tuple[str, Mapping[str, ParamValue]], ...] = (
 
 def calls() -> Iterator[object]:
     for entry in entries():
-        alike = entry.family in MASKS and entry.name not in KINDS
-        for dtype in DTYPES[:1] if alike else DTYPES:
+        mask = entry.family in MASKS
+        for dtype in DTYPES[:1] if mask and entry.name not in KINDS else DTYPES:
             marks = () if entry.name in FAST else pytest.mark.slow
-            how = MASKED if alike else {}
+            how = MASKED if mask else {}
             yield pytest.param(entry.name, dtype, how, marks=marks, id=f"{entry.name}-{dtype}")
 
 
