@@ -16,7 +16,7 @@ from attnc.codegen.text import comment
 from attnc.ir.expr import Apply, Expr, Index, Read
 from attnc.ir.show import show_expr
 
-TRUE, FALSE = Code("True"), Code("False")
+ALWAYS, NEVER = Code("True"), Code("False")
 # Longer texts get a name, of this kind.
 _SHORT = 26
 WISHES: Mapping[str, str] = {
@@ -55,7 +55,7 @@ class Truth:
     fixed: bool = False
 
 
-UNKNOWN = Truth(TRUE, FALSE)
+UNKNOWN = Truth(ALWAYS, NEVER)
 
 
 class Unbounded(Exception):
@@ -157,8 +157,8 @@ class BoundsWriter:
         return Truth(some, both(compare(a.low, "==", b.high), compare(a.high, "==", b.low)))
 
     def _not(self, x: Code, fixed: bool) -> Code:
-        if x in (TRUE, FALSE):
-            return FALSE if x == TRUE else TRUE
+        if x in (ALWAYS, NEVER):
+            return NEVER if x == ALWAYS else ALWAYS
         return Code(f"(not {x.inside(ATOM)})") if fixed else Code(f"~{x.inside(ATOM)}", SIGN)
 
     # integers ----------------------------------------------------------------------------------
@@ -336,19 +336,19 @@ class BoundsWriter:
 
 def both(a: Code, b: Code) -> Code:
     """Conjunction; what is decided is left out."""
-    if FALSE in (a, b):
-        return FALSE
-    if TRUE in (a, b) or a == b:
-        return b if a == TRUE else a
+    if NEVER in (a, b):
+        return NEVER
+    if ALWAYS in (a, b) or a == b:
+        return b if a == ALWAYS else a
     return Code(f"{a.inside(AND)} & {b.inside(AND)}", AND)
 
 
 def either(a: Code, b: Code) -> Code:
     """Disjunction; what is decided is left out."""
-    if TRUE in (a, b):
-        return TRUE
-    if FALSE in (a, b) or a == b:
-        return b if a == FALSE else a
+    if ALWAYS in (a, b):
+        return ALWAYS
+    if NEVER in (a, b) or a == b:
+        return b if a == NEVER else a
     return Code(f"{a.inside(BAR)} | {b.inside(BAR)}", BAR)
 
 

@@ -12,7 +12,7 @@ from attnc.codegen.mask_points import PointWriter
 from attnc.codegen.mask_scope import MaskScope, captured
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.text import fill, wrap
-from attnc.codegen.tile_bounds import BoundsWriter, Span, Truth, both, compare
+from attnc.codegen.tile_bounds import ALWAYS, NEVER, BoundsWriter, Span, Truth, both, compare
 from attnc.ir.cascade import Cascade
 from attnc.ir.defined import defined
 from attnc.ir.expr import Apply, Expr, Extent, Index, Param, Read
@@ -159,7 +159,15 @@ class _Writer:
         bounds, helpers = self._bounds()
         visible = self._visible()
         checks = self._checks()
-        body = [*self._fixed(), *checks, *self._tables(), *bounds, *visible, *self._call()]
+        body = [
+            *self._fixed(),
+            *checks,
+            *self._filled(),
+            *self._tables(),
+            *bounds,
+            *visible,
+            *self._call(),
+        ]
         steps = tuple(a.coordinate for a in self.stepped)
         tiles = tuple(a.coordinate for a in self.axes)
         numbers = [self._extent(r) for r in self.extents]
@@ -257,7 +265,7 @@ class _Writer:
                 lines.append(f"{first}, {last} = {self._stepped(a)}")
         writer = BoundsWriter(scope, places, groups=self._groups())
         some, every = writer.truth(self.some), writer.truth(self.every)
-        seen = self._existing(Truth(some.some, every.every))
+        seen = self._existing(Truth(some.some, every.every, some.fixed))
         left, right = (", ".join(x) for x in zip(*unpacked, strict=True)) if unpacked else ("", "")
         first_lines = [f"{left} = {right}"] if unpacked else []
         helpers = writer.helpers | ({"_stepped"} if lines else set())
@@ -287,7 +295,7 @@ class _Writer:
 
     def _existing(self, seen: Truth) -> Truth:
         """Keys that do not exist are seen by nobody; groups of rows may end early."""
-        some, every = seen.some, seen.every
+        some, every, fixed = seen.some, seen.every, seen.fixed
         for a in self.axes:
             first, last = (Code(self.scope.coordinate(a.coordinate, x)) for x in ("0", "1"))
             extent = Code(self._extent(a.coordinate))
@@ -295,11 +303,15 @@ class _Writer:
                 every = both(compare(last, "<", extent), every)
             if a.step is not None:
                 some = both(compare(first, "<", extent), some)
-        if some.text == "True":
-            # all keys may be seen: only tensors tell of boxes
+        if fixed or some in (ALWAYS, NEVER):
+            # only tensors tell of boxes
             outer = self.swept.axes[0].coordinate
-            start, end = self.scope.coordinate(outer, "0"), self._extent(outer)
-            some = compare(Code(start), "<", Code(end))
+            exists = compare(
+                Code(self.scope.coordinate(outer, "0")), "<", Code(self._extent(outer))
+            )
+            some = Code(f"{exists.inside(AND)} & {some.inside(AND)}", AND)
+        if every == NEVER:
+            every = Code("torch.zeros_like(some)")
         return Truth(some, every)
 
     # points ------------------------------------------------------------------------------------
@@ -348,7 +360,17 @@ class _Writer:
             for axis, (index, rank) in enumerate(zip(read.indices, axes, strict=True)):
                 if not (isinstance(index, Index) and index.rank == rank):
                     found |= dict.fromkeys(self._check(read, axis, index))
-        return [x for line in found for x in wrap(line)]
+        keys = " and ".join(self._extent(a.coordinate) for a in self.swept.axes)
+        block = [x for line in found for x in wrap(f"    {line}")]
+        return [f"    if {keys}:", *block] if block else []
+
+    def _filled(self) -> list[str]:
+        """Tensors that may be empty, and are read where something else may have decided."""
+        own = {*_unguarded(self.some), *_unguarded(self.every)}
+        others = (r for r in (*reads(self.some), *reads(self.every)) if r not in own)
+        computed = (r.tensor for r in others if any(not isinstance(i, Index) for i in r.indices))
+        names = (self.scope.tensor(t) for t in dict.fromkeys(computed))
+        return [f"    {x} = _filled({x})" for x in names]
 
     def _check(self, read: Read, axis: int, index: Expr) -> list[str]:
         """The test of one place, along the few coordinates on which it depends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from attnc import library
@@ -41,7 +44,7 @@ import triton
 
 
 """
-SOFTMAX = """attention mask
+SOFTMAX = """attention masked
 {declared}
 input Q[b, h, m, d]
 input K[b, h, n, d]
@@ -237,8 +240,8 @@ LIBRARY: dict[str, tuple[dict[str, int], dict[str, ParamValue]]] = {
 
 
 def library_call(name: str, m: Mask, block: int = 16, split: bool = True) -> Call:
-    given, params = LIBRARY[name]
-    extents = {r.name: 2 for r in m.cascade.ranks} | {"m": 131, "n": 117} | given
+    sizes, params = LIBRARY[name]
+    extents = {r.name: 2 for r in m.cascade.ranks} | {"m": 131, "n": 117} | sizes
     for r in m.cascade.ranks:
         if r.components:
             extents[r.name] = prod(extents[c] for c in r.components)
@@ -251,3 +254,134 @@ def test_library(name: str, split: bool) -> None:
     m = mask(name)
     if split or m.lists.steps:
         check(m, library_call(name, m, split=split))
+
+
+def spec(where: str, declared: str = "") -> str:
+    """A spec with a mask, and those of the declarations that it uses."""
+    used = [x for x in declared.splitlines() if re.search(rf"\b{re.split('[ [:]', x)[1]}\b", where)]
+    return SOFTMAX.format(declared="\n".join(used), where=where)
+
+
+SMALL = {"b": 2, "h": 2, "m": 37, "n": 43, "d": 2, "e": 2, "r": 3, "i": 3, "j": 3}
+WRITTEN = {
+    "heads": ("n <= m and (if h % 2 == 0 then m - n < w else m % 3 == n % 3)", ""),
+    "grid": ("n + 4 * b <= m + 2 * h or n < w", ""),
+    "next": ("n > 0 and doc[b, n - 1] == doc[b, n]", "input doc[b, n]: int"),
+    "ends": ("n < end[b, m] and n >= end[b, m] - w", "input end[b, m]: int"),
+    "whole": ("sel[h, m, n]", "input sel[h, m, n]: bool"),
+    "levels": ("level[m, n] > 0", "input level[m, n]: int"),
+    "unlike": (
+        "doc[b, m] != doc[b, n] or not flag[n]",
+        "input doc[b, n]: int\ninput flag[n]: bool",
+    ),
+    "equal flags": ("flag[b, m] == flag[b, n]", "input flag[b, n]: bool"),
+    "values": ("max(m - w, 0) <= min(n, 30) and abs(m - 2 * n) * 2 < 40", ""),
+    "product": ("m * n < 300 and (m - 5) * (n - 7) < 90", ""),
+    "halves": ("n < 0.5 * M", ""),
+    "any divisor": ("n // (m - 5) < 2 and n % (w - 3) == 0", ""),
+    "negative": ("(m - n) // 5 % 2 == 0 and (n - m) % 7 > 1", ""),
+    "nothing": ("n < m and m < n", ""),
+    "rows alone": ("m % 5 == 1", ""),
+    "keys alone": ("n % 20 < 17", ""),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_masks(name: str, seed: int) -> None:
+    where, declared = WRITTEN[name]
+    m = mask(spec(where, f"param w: int = 3\n{declared}"))
+    # ids in any order, negative ones among them; the first seed has them sorted
+    tensors = random_tensors(m, SMALL, seed, 4)
+    if seed:
+        tensors = {
+            t: x if x.dtype == torch.bool else x.flip(-1).roll(7, -1) - 2
+            for t, x in tensors.items()
+        }
+    for block in (4, 16):
+        check(m, Call(SMALL, {"w": 3 + 5 * seed}, tensors, block))
+
+
+@pytest.mark.parametrize("empty", ["b", "m", "n"])
+def test_ranks_of_length_zero(empty: str) -> None:
+    m = mask("document")
+    extents = {"b": 2, "h": 2, "g": 1, "m": 20, "n": 20, "d": 2, "e": 2} | {empty: 0}
+    table, first = listed(
+        m, Call(extents, {}, {"doc": torch.zeros(extents["b"], extents["n"])}, 16)
+    )
+    assert table.shape == (extents["b"], -(-extents["m"] // 16), 4)
+    assert not first.numel() and not table[..., 1:].any()
+
+
+CONDITIONS = st.sampled_from(
+    [
+        "n <= m",
+        "m - n < w",
+        "abs(m - n) <= w",
+        "m // 5 == n // 5",
+        "m % w == n % w",
+        "(m - n) % 3 == 0",
+        "doc[b, m] == doc[b, n]",
+        "doc[b, n] <= doc[b, m] + 1",
+        "sel[h, m // 13, n // 15]",
+        "n < 4",
+        "n % 11 < m // 3",
+        "min(m, n) // 4 * 4 < w",
+        "clamp(m - w, 0, N - 9) <= n",
+        "h == 1",
+    ]
+)
+PREDICATES = st.recursive(
+    CONDITIONS,
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(
+            lambda x: f"({x[0]}) {x[1]} ({x[2]})"
+        ),
+        inner.map(lambda x: f"not ({x})"),
+        st.tuples(inner, inner, inner).map(lambda x: f"(if {x[0]} then {x[1]} else {x[2]})"),
+    ),
+    max_leaves=5,
+)
+
+
+@given(PREDICATES, st.integers(1, 9), st.integers(1, 40), st.integers(1, 45), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_random_predicates(where: str, w: int, rows: int, keys: int, seed: int) -> None:
+    declared = "param w: int = 3 in [1, inf)\ninput doc[b, n]: int\ninput sel[h, i, j]: bool"
+    m = mask(spec(where, declared))
+    extents = SMALL | {"m": min(rows, keys), "n": keys, "i": 4, "j": 4}
+    check(m, Call(extents, {"w": w}, random_tensors(m, extents, seed, 5), 8))
+
+
+def test_a_selection_that_does_not_fit() -> None:
+    m = mask("block_sparse_variable")
+    extents = {"b": 1, "h": 2, "g": 1, "m": 20, "n": 30, "d": 2, "e": 2, "i": 2, "j": 3}
+    tensors = random_tensors(m, extents, 0, 2)
+    check(m, Call(extents, {}, tensors, 16))
+    for wrong in (2, -1):
+        query_block = tensors["query_block"].clone()
+        query_block[1, 7] = wrong
+        changed = tensors | {"query_block": query_block}
+        message = rf"query_block\[h, m\] is {wrong}, outside of 0 .. 1"
+        with pytest.raises(ValueError, match=message):
+            listed(m, Call(extents, {}, changed, 16))
+    m = mask("block_sparse")
+    extents |= {"i": 2, "j": 1}
+    call = Call(extents, {"block": (10, 20)}, {"select": torch.ones(2, 2, 1).bool()}, 16)
+    with pytest.raises(ValueError, match=r"n // block\[1\] is 1, outside of 0 .. 0"):
+        listed(m, call)
+
+
+def test_an_empty_selection_is_not_read_where_something_else_decides() -> None:
+    m = mask(spec("n <= m or sel[h, m // 4, n // 4]", "input sel[h, i, j]: bool"))
+    extents = SMALL | {"i": 0, "j": 0}
+    table, _ = listed(m, Call(extents, {}, {"sel": torch.zeros(2, 0, 0).bool()}, 16))
+    assert (table[0, :, 3] - table[0, :, 1]).tolist() == [3, 2, 1]
+
+
+def test_lists_take_memory_for_what_is_visited() -> None:
+    m = mask("streaming_llm")
+    extents = {r.name: 1 for r in m.cascade.ranks} | {"m": 1 << 20, "n": 1 << 20}
+    table, first = listed(m, Call(extents, {"window": 512, "sink": 4}, {}, 128))
+    assert table.shape == (1, 1 << 13, 4)
+    assert first.numel() < 7 * (1 << 13)

@@ -245,9 +245,11 @@ def _list_tiles(
         last = place * axis.tile + axis.tile - 1
         boxes.append((place * axis.tile, last.clamp(max=axis.length - 1)))
     counts = [triton.cdiv(a.length, a.tile) for a in keys]
-    found, row = [], tile if all(counts) else tile[:0]
+    found, row = [(tile[:0], tile[:0], True)], tile
     spans = [torch.zeros_like(row) for _ in keys]
-    for level in reversed(range(max(0, *(n - 1 for n in counts)).bit_length() + 1)):
+    # without keys no mask is asked: what it reads may be empty
+    levels = max(0, *(n - 1 for n in counts)).bit_length() + 1 if all(counts) else 0
+    for level in reversed(range(levels)):
         ends = [((s << level) * a.tile, (s + 1 << level) * a.tile - 1)
                 for s, a in zip(spans, keys, strict=True)]  # fmt: skip
         some, every = bounds(*((x[row], y[row]) for x, y in boxes), *ends)
@@ -256,12 +258,13 @@ def _list_tiles(
         row, spans = row[some], [s[some] for s in spans]
         if level:
             row, spans = _halves(row, spans, level - 1, counts)
-    some, every = _by_points(visible, boxes, (*grid, *rows), keys, row, spans)
-    for chosen, full in ((every, True), (some & ~every, False)):
-        found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
-    programs = math.prod(a.length for a in grid)
+    if levels:
+        some, every = _by_points(visible, boxes, (*grid, *rows), keys, row, spans)
+        for chosen, full in ((every, True), (some & ~every, False)):
+            found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
     first = sum(x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows, strict=True)) + 0 * tile
-    table, key_tile = _in_order(found, first.view(programs, -1), math.prod(counts))
+    shape = [math.prod(triton.cdiv(a.length, a.tile) for a in axes) for axes in (grid, rows)]
+    table, key_tile = _in_order(found, first.view(shape), math.prod(counts))
     places = zip(keys, _unravel(key_tile, counts), strict=True)
     return table, sum(p * a.tile * a.weight for a, p in places).int()
 
@@ -432,7 +435,7 @@ def _dilated_causal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_causal_06847ee0698e_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_causal_509580f98967_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
