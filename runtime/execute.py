@@ -27,9 +27,10 @@ from attnc.ir.statements import run_einsum
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import statement_reads
 from attnc.runtime.layout import Layout, Masks, find_layout
-from attnc.runtime.program import Block, Program, Target, build_program
+from attnc.runtime.program import ROW_GROUP, Block, Program, Target, build_program
 from attnc.runtime.reference import torch_arrays
-from attnc.runtime.tile_code import TILE_POINTS, Tile
+from attnc.runtime.row_groups import row_group
+from attnc.runtime.tile_code import TILE_POINTS, Tile, cut_out
 from attnc.runtime.visits import Span
 
 
@@ -163,15 +164,21 @@ def _walk(program: Program, layout: Layout, scope: Scope, buffers: Mapping[str, 
     stage, extents = program.stage, program.extents
     whole = {r: range(extents[r]) for r in program.order}
     call = _Call(program, layout.masks, scope, tuple(_stored(program, whole, buffers)))
-    row_tiles = [range(1)] if stage.row is None else _tiles(whole[stage.row], layout.rows)
-    for number, rows in enumerate(row_tiles):
+    row_tiles = [range(1)] if stage.row is None else list(_tiles(whole[stage.row], layout.rows))
+    number = 0
+    while number < len(row_tiles):
+        rows, count = row_tiles[number], 1
         for box, visited in layout.steps(program, number):
             widest = max((len(s.points) for spans in visited for s in spans), default=1)
-            for chunk in _chunks(box, TILE_POINTS // (len(rows) * widest)):
+            limit = TILE_POINTS // (len(rows) * widest)
+            count = row_group(layout, program, scope, number, limit)
+            # Heads of one group are no batch: their windows are not equally far apart.
+            for chunk in _chunks(box, limit if count == 1 else 1):
                 place = {**whole, **chunk, stage.swept: range(1)}
                 if stage.row is not None:
-                    place[stage.row] = rows
+                    place |= {stage.row: rows, ROW_GROUP: range(count)}
                 call.tile(place, visited)
+        number += count
 
 
 def _stored(
@@ -218,7 +225,7 @@ class _Call:
     def tile(self, box: Box, visited: tuple[tuple[Span, ...], ...]) -> None:
         """One tile of rows at a part of the grid: all passes, and what is stored after them."""
         program = self.program
-        tile = Tile(self.scope, box, program.host, self.whole)
+        tile = Tile(self.scope, box, program.host, self.whole, program.moving(box))
         for name, code in program.resident:
             tile.values[name] = code(tile)
         if sum(map(len, visited)) > 1:
@@ -250,14 +257,12 @@ class _Call:
 
     def _store(self, buffer: Tensor, target: Target, tile: Tile) -> None:
         x = tile.lift(target.value(tile))
-        for axis, (rank, span) in enumerate(tile.box.items()):
-            if rank in target.ranks:
-                if len(span) != buffer.shape[axis]:
-                    buffer = buffer.narrow(axis, span.start, len(span))
-            elif x.shape[axis] != 1:
+        part = cut_out(buffer, [(tile.axis[r], r) for r in target.ranks], tile)
+        for axis, size in enumerate(part.shape):
+            if x.shape[axis] > size:
                 # An axis that the tensor lacks holds the same value everywhere.
                 x = x.narrow(axis, 0, 1)
-        buffer.copy_(x)
+        part.copy_(x)
 
 
 def _pack(tile: Tile, resident: Block) -> None:

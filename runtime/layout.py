@@ -46,13 +46,17 @@ _Hidden: TypeAlias = Mapping[str, tuple[Hidden, ...]]
 
 @dataclass(slots=True)
 class Layout:
-    """`rows` per row tile, `width` swept points per span, and per pass the tiles visited."""
+    """`rows` per row tile, `width` swept points per span, and per pass the tiles visited.
+
+    `known` are steps found before, `groups` how many of at most so many row tiles run together.
+    """
 
     rows: int
     width: int
     visits: tuple[Visits, ...]
     masks: Masks
     known: dict[int, Steps] = field(default_factory=dict)
+    groups: dict[int, tuple[int, int]] = field(default_factory=dict)
     kept: int = 0
 
     def steps(self, program: Program, row_tile: int) -> Steps:

@@ -10,16 +10,29 @@ from typing import TypeAlias
 
 from attnc.ir.arrays import Array
 from attnc.ir.cascade import Rank
-from attnc.ir.expr import Expr, Read
-from attnc.ir.frame import Scope
+from attnc.ir.expr import Expr, Index, Read
+from attnc.ir.frame import Box, Scope
 from attnc.ir.frame import Value as Held
-from attnc.ir.plan import Carry, Dot, Fold, Let, Pass, Serial, Store, SweepStage, drop_unread
+from attnc.ir.plan import (
+    Carry,
+    Dot,
+    Fold,
+    Let,
+    Load,
+    Pass,
+    Serial,
+    Store,
+    SweepStage,
+    Value,
+    drop_unread,
+)
 from attnc.ir.visibility import Visibility
 from attnc.ir.walk import subexprs
 from attnc.runtime.first_tile import first_tile
 from attnc.runtime.marks import mark_masks
 from attnc.runtime.tile_code import (
     Code,
+    Moving,
     Place,
     Tile,
     compile_tile_expr,
@@ -37,6 +50,9 @@ from attnc.runtime.tiles import (
     stage_lets,
     without_edges,
 )
+
+# The axis of row tiles that are computed together; no name that a spec can give to a rank.
+ROW_GROUP = "row group"
 
 Block: TypeAlias = tuple[tuple[str, Code], ...]
 
@@ -72,6 +88,7 @@ class Program:
     """A stage for given extents, params and tensor shapes. `order` is that of every tile's axes.
 
     `parts` says of each grid rank which rank of the spec it is or is a part of, and its length.
+    `movable`: all loads are cut along ranks, so that several row tiles can be one tile.
     """
 
     stage: SweepStage
@@ -84,6 +101,15 @@ class Program:
     resident: Block
     passes: tuple[PassProgram, ...]
     targets: tuple[Target, ...]
+    movable: bool
+
+    def moving(self, box: Box) -> Moving | None:
+        """How the row tiles of a box that has several follow one another."""
+        row, count = self.stage.row, len(box.get(ROW_GROUP, ()))
+        if row is None or count < 2:
+            return None
+        ranks = frozenset({row, self.stage.swept})
+        return Moving(ranks, self.order.index(ROW_GROUP), count, len(box[row]))
 
     def scope(self, scope: Scope) -> Scope:
         """The caller's scope as the program reads it: divided ranks, views of tensors."""
@@ -118,7 +144,7 @@ def build_program(stage: SweepStage, scope: Scope) -> Program:
     source = {part: s.rank for s in splits.values() for part in s.parts}
     stage, views = split_reads(stage, splits, shapes, scalar)
     order = _order(stage)
-    extents = {**scope.extents}
+    extents = {**scope.extents, ROW_GROUP: 1}
     for split in splits.values():
         extents |= zip(split.parts, split.sizes, strict=True)
     grid = tuple((source.get(r, r), extents[r]) for r in stage.grid)
@@ -136,7 +162,23 @@ def build_program(stage: SweepStage, scope: Scope) -> Program:
         compiler.lasting(stage.resident),
         tuple(compiler.sweep(p, m.masks) for p, m in zip(stage.passes, marked, strict=True)),
         targets,
+        all(_is_cut(let.value, shapes, extents) for let in stage_lets(stage)),
     )
+
+
+def _is_cut(
+    value: Value, shapes: Mapping[str, tuple[int, ...]], extents: Mapping[str, int]
+) -> bool:
+    """Whether what a let reads from memory, if anything, is cut along ranks that fit the tensor."""
+    match value:
+        case Load(Read(tensor, indices)):
+            ranks = tuple(i.rank for i in indices if isinstance(i, Index))
+            fit = tuple(extents.get(r) for r in ranks) == shapes.get(tensor)
+            return len(set(ranks)) == len(indices) and (fit or tensor not in shapes)
+        case Serial():
+            return False
+        case _:
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +261,7 @@ def _order(stage: SweepStage) -> tuple[str, ...]:
     used = [r for let in stage_lets(stage) for r in let.ranks]
     values = [let.value for let in stage_lets(stage)]
     overs = [v.over for v in values if isinstance(v, Dot | Serial | Fold)]
-    row = () if stage.row is None else (stage.row,)
+    row = () if stage.row is None else (ROW_GROUP, stage.row)
     return tuple(
         dict.fromkeys((*stage.grid, *row, stage.swept, *stage.columns, *stage.inner, *used, *overs))
     )

@@ -9,7 +9,7 @@ copy of them costs as much as an addition.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -29,7 +29,17 @@ from attnc.runtime.hidden import Hidden, is_mark
 from attnc.runtime.products import Product
 
 # Points of a tile, all grid points together: its few temporaries stay in the cache.
-TILE_POINTS = 1 << 18
+TILE_POINTS = 1 << 19
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """Tiles taken as one: `count` along an axis of their own, each `step` further on in `ranks`."""
+
+    ranks: frozenset[str]
+    axis: int
+    count: int
+    step: int
 
 
 class Tile(Frame):
@@ -41,7 +51,7 @@ class Tile(Frame):
     tile's axes, for all tiles of a call.
     """
 
-    __slots__ = ("hidden", "operands", "values", "whole", "window")
+    __slots__ = ("hidden", "moving", "operands", "values", "whole", "window")
 
     def __init__(
         self,
@@ -49,8 +59,10 @@ class Tile(Frame):
         box: Box,
         values: Mapping[str, Array],
         whole: dict[object, Tensor] | None = None,
+        moving: Moving | None = None,
     ) -> None:
         super().__init__(scope, box)
+        self.moving = moving
         self.values = dict(values)
         self.window: tuple[int, range] | None = None
         self.hidden: Mapping[str, tuple[Hidden, ...]] = {}
@@ -59,7 +71,15 @@ class Tile(Frame):
 
     def at(self, rank: str, span: range) -> Tile:
         """A tile elsewhere along a rank, which knows what this one knows."""
-        return Tile(self.scope, {**self.box, rank: span}, self.values, self.whole)
+        return Tile(self.scope, {**self.box, rank: span}, self.values, self.whole, self.moving)
+
+    def _coordinate(self, rank: str) -> Array:
+        x = super()._coordinate(rank)
+        if self.moving is None or rank not in self.moving.ranks:
+            return x
+        shape = [1] * len(self.shape)
+        shape[self.moving.axis] = self.moving.count
+        return x + self.arrays.arange(0, self.moving.count).reshape(shape) * self.moving.step
 
 
 Code: TypeAlias = Callable[[Tile], Array]
@@ -331,17 +351,35 @@ def _slice(e: Read, place: Place) -> Code | None:
     def run(tile: Tile) -> Array:
         x = tile.whole.get(key)
         if x is None:
-            held = tile.scope.tensors[e.tensor]
-            if any(n != tile.scope.extents[r] for n, r in zip(held.data.shape, ranks, strict=True)):
+            held = tile.scope.tensors[e.tensor].data
+            if held.shape != tuple(tile.scope.extents[r] for r in ranks):
                 return gathered(tile)
-            x = tile.whole[key] = _laid_out(held.data, ranks, tile, often)
+            x = tile.whole[key] = _laid_out(held, ranks, tile, often)
+        x = cut_out(x, cuts, tile)
+        return x if often or not x.is_floating_point() else tile.arrays.asarray(x, tile.dtype)
+
+    return run
+
+
+def cut_out(x: Tensor, cuts: Sequence[tuple[int, str]], tile: Tile) -> Tensor:
+    """The part of x that a tile is about, x being laid out on its axes; `cuts` are those to cut."""
+    if tile.moving is None:
         for axis, rank in cuts:
             span = tile.box[rank]
             if len(span) != x.shape[axis]:
                 x = x.narrow(axis, span.start, len(span))
-        return x if often or not x.is_floating_point() else tile.arrays.asarray(x, tile.dtype)
-
-    return run
+        return x
+    sizes, strides, start, step = list(x.shape), x.stride(), x.storage_offset(), 0
+    for axis, rank in cuts:
+        span = tile.box[rank]
+        start += strides[axis] * span.start
+        sizes[axis] = len(span)
+        if rank in tile.moving.ranks:
+            step += strides[axis] * tile.moving.step
+    if any(rank in tile.moving.ranks for _, rank in cuts):
+        sizes[tile.moving.axis] = tile.moving.count
+    steps = (step if axis == tile.moving.axis else n for axis, n in enumerate(strides))
+    return x.as_strided(sizes, tuple(steps), start)
 
 
 def _laid_out(x: Tensor, ranks: tuple[str, ...], tile: Tile, often: bool) -> Tensor:
