@@ -9,7 +9,7 @@ from math import prod
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
 from attnc.ir.count_flat_tiles import FlatCounts, count_flat_tiles, seen_tokens
-from attnc.ir.dilation import dilations
+from attnc.ir.dilation import Problem, dilations
 from attnc.ir.expr import Expr
 from attnc.ir.put_in_numbers import put_in_numbers
 from attnc.ir.tiling import Axis
@@ -166,5 +166,6 @@ def _steps(
     some: Expr, every: Expr, mask: Mask, rows: tuple[Axis, ...], keys: tuple[Axis, ...]
 ) -> tuple[int, ...]:
     """The dilation of each axis that queries and keys share."""
-    found = {(d.row, d.key): d.step for d in dilations((some, every), rows, keys, mask.bound)}
+    problem = Problem((some, every), rows, keys)
+    found = {(d.row, d.key): d.step for d in dilations(problem, mask.bound)}
     return tuple(found.get((a.name, b.name), 1) for a, b in zip(rows, keys, strict=True))

@@ -19,7 +19,7 @@ from attnc.ir.dilation import Problem
 from attnc.ir.frame import ParamValue
 from attnc.masks import Mask, masks
 from attnc.tile_shapes import TileSizes
-from attnc.tiles import show_value, sparsity, speedups, table, tiles, times
+from attnc.tiles import largest, show_value, sparsity, speedups, stage_tiles, table, times
 
 if TYPE_CHECKING:
     from attnc.api import Attention
@@ -134,10 +134,10 @@ def sweep_tiles(
     known: dict[Problem, Part] = {}
     found = []
     for values, mask in _settings(attention, shape, ranges, tensors):
-        counted = tiles(cascade, mask, tile=tile, keys=keys, flat=flat, known=known)
+        counted = stage_tiles(cascade, mask, tile=tile, keys=keys, flat=flat, known=known)
         found.append((values, counted))
-    stage = found[0][1].main
-    counts = [next(s.census for s in t.stages if s.stage == stage.stage) for _, t in found]
+    stage = largest(found[0][1])
+    counts = [next(s.census for s in stages if s.stage == stage.stage) for _, stages in found]
     frontier = _frontier(counts)
     gains, monotonic = _compare([v for v, _ in found], counts)
     rows = tuple(

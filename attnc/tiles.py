@@ -97,7 +97,7 @@ class Tiles:
     @property
     def main(self) -> StageTiles:
         """The kernel that visits the most tiles."""
-        return max(self.stages, key=lambda s: s.census.visited)
+        return largest(self.stages)
 
     def to_dict(self) -> dict[str, object]:
         """The command's JSON: the kernel that visits the most tiles, and below `stages` each."""
@@ -121,13 +121,26 @@ def tiles(
     tile: TileSizes,
     keys: str = "static",
     flat: bool = False,
-    known: dict[Problem, Part] | None = None,
 ) -> Tiles:
     """Count the tiles of each kernel's mask.
 
-    `known` remembers counts between calls for the same shape, data and `keys`. Raises AttncError
-    E524 for a tile that does not fit, E525 for other `keys`, E526 where nothing is swept.
+    Raises AttncError E524 for a tile that does not fit, E525 for other `keys`, E526 where nothing
+    is swept.
     """
+    stages = stage_tiles(cascade, masks, tile=tile, keys=keys, flat=flat, known={})
+    return Tiles(cascade.name, _read_params(masks), key_tiles(keys), flat, stages)
+
+
+def stage_tiles(
+    cascade: Cascade,
+    masks: Sequence[Mask],
+    *,
+    tile: TileSizes,
+    keys: str,
+    flat: bool,
+    known: dict[Problem, Part],
+) -> tuple[StageTiles, ...]:
+    """The census of each kernel; `known` remembers counts for the same shape, data and `keys`."""
     start = key_tiles(keys)
     if not masks:
         raise AttncError("E526", f"`{cascade.name}` sweeps no keys: no kernel has tiles")
@@ -141,7 +154,7 @@ def tiles(
             seen, grid, rows, swept, mask.bound, start=start, grouped=not flat, known=known
         )
         stages.append(StageTiles(mask.stage, seen.row, seen.swept, found))
-    return Tiles(cascade.name, _read_params(masks), start, flat, tuple(stages))
+    return tuple(stages)
 
 
 def key_tiles(keys: str) -> KeyTiles:
@@ -161,6 +174,11 @@ def _read_params(masks: Iterable[Mask]) -> dict[str, ParamValue]:
     names = {x.name for e in seen for x in numbers_of(e) if isinstance(x, Param)}
     params = next(iter(masks)).bound.params
     return {n: value for n, value in params.items() if n in names}
+
+
+def largest(stages: tuple[StageTiles, ...]) -> StageTiles:
+    """The kernel that visits the most tiles, the first of several."""
+    return max(stages, key=lambda s: s.census.visited)
 
 
 # numbers -----------------------------------------------------------------------------------------

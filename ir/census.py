@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -191,45 +192,53 @@ def census(
     `grouped`: tiles hold tokens of one dilation group. `known` remembers parts between calls that
     differ in the mask or in the tiles, and in nothing else.
     """
-    some = put_in_numbers(visibility.some, bound)
-    alike = visibility.every == visibility.some
-    every = some if alike else put_in_numbers(visibility.every, bound)
-    tokens = _tokens_of_grids(some, every, grid, rows, keys, bound)
+    known = {} if known is None else known
+    tokens = _tokens_of_grids(visibility, grid, rows, keys, bound)
     if tokens is not None:
         return Census(grid, rows, keys, (_flat_part(tokens, rows, keys, start),))
-    found = dilations((some, every), rows, keys, bound) if grouped else ()
-    conditions = dict.fromkeys((*conjuncts(some), *conjuncts(every)))
-    groups = axis_groups(tuple(conditions), (*grid, *rows, *keys), bound)
+    queries, components = (*grid, *rows), tuple(bound.components.items())
     parts = []
-    known = {} if known is None else known
-    for names in groups:
-        here = conjunction(conditions_on(conjuncts(some), names, bound))
-        whole = here if alike else conjunction(conditions_on(conjuncts(every), names, bound))
-        sides = ((*grid, *rows), keys)
-        queries, swept = (tuple(a for a in axes if a.name in names) for axes in sides)
-        problem = Problem((here, whole), queries, swept)
-        inside = tuple(d for d in found if d.row in names)
-        parts.append(_part(problem, inside, bound, start, known))
+    for names, some, every in _apart(visibility, (*queries, *keys), components):
+        here = put_in_numbers(some, bound)
+        whole = here if every == some else put_in_numbers(every, bound)
+        mine, swept = (tuple(a for a in axes if a.name in names) for axes in (queries, keys))
+        problem = Problem((here, whole), mine, swept)
+        parts.append(_part(problem, bound, start, grouped, known))
     return Census(grid, rows, keys, tuple(parts))
 
 
+@lru_cache(maxsize=256)
+def _apart(
+    visibility: Visibility,
+    axes: tuple[Axis, ...],
+    components: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[tuple[frozenset[str], Expr, Expr], ...]:
+    """(axes by name, `some`, `every`) of each group of axes that no condition connects."""
+    bound = Bound(components=dict(components))
+    sides = [conjuncts(e) for e in (visibility.some, visibility.every)]
+    groups = axis_groups(tuple(dict.fromkeys((*sides[0], *sides[1]))), axes, bound)
+    found = []
+    for names in groups:
+        some, every = (conjunction(conditions_on(side, names, bound)) for side in sides)
+        found.append((names, some, every))
+    return tuple(found)
+
+
 def _part(
-    problem: Problem,
-    found: tuple[Dilation, ...],
-    bound: Bound,
-    start: KeyTiles,
-    known: dict[Problem, Part],
+    problem: Problem, bound: Bound, start: KeyTiles, grouped: bool, known: dict[Problem, Part]
 ) -> Part:
     """The counts of one group of axes; those of its dilation groups together."""
-    if problem not in known and not found:
-        known[problem] = _count(problem, bound, start)
-    elif problem not in known:
-        known[problem] = _together(
-            problem,
-            found,
-            [_part(g, (), bound, start, known) for g in dilation_groups(problem, found)],
-        )
-    return known[problem]
+    part = known.get(problem)
+    if part is None:
+        found = dilations(problem, bound) if grouped else ()
+        if found:
+            groups = dilation_groups(problem, found)
+            each = [_part(g, bound, start, False, known) for g in groups]
+            part = _together(problem, found, each)
+        else:
+            part = _count(problem, bound, start)
+        known[problem] = part
+    return part
 
 
 def _together(problem: Problem, found: tuple[Dilation, ...], groups: list[Part]) -> Part:
@@ -286,20 +295,22 @@ def fixed_tiles(some: Runs, every: Runs, keys: tuple[Axis, ...]) -> tuple[IntArr
 
 
 def _tokens_of_grids(
-    some: Expr,
-    every: Expr,
+    visibility: Visibility,
     grid: tuple[Axis, ...],
     rows: tuple[Axis, ...],
     keys: tuple[Axis, ...],
     bound: Bound,
 ) -> SeenTokens | None:
     """What flattened grids see, if the predicates read their components, and few at a time."""
-    read = index_ranks(some) | index_ranks(every)
-    flat = {r for r, parts in bound.components.items() if not read.isdisjoint(parts)}
-    if len(rows) != 1 or len(keys) != 1 or flat.isdisjoint((rows[0].name, keys[0].name)):
+    flat = [a.name for a in (*rows, *keys) if a.name in bound.components]
+    if not flat or len(rows) != 1 or len(keys) != 1:
+        return None
+    read = index_ranks(visibility.some) | index_ranks(visibility.every)
+    if all(read.isdisjoint(bound.components[name]) for name in flat):
         return None
     sides = (bound.components.get(a.name, (a.name,)) for a in (*rows, *keys))
     apart = [tuple(Axis(c, bound.extents[c], 1) for c in parts) for parts in sides]
+    some, every = (put_in_numbers(e, bound) for e in (visibility.some, visibility.every))
     return seen_tokens(some, every, grid, apart[0], apart[1], bound)
 
 

@@ -36,17 +36,17 @@ class Problem:
     keys: tuple[Axis, ...]
 
 
-def dilations(
-    predicates: tuple[Expr, ...], rows: tuple[Axis, ...], keys: tuple[Axis, ...], bound: Bound
-) -> tuple[Dilation, ...]:
-    """The dilations that all predicates ask for, at most one per axis; numbers are put in."""
+def dilations(problem: Problem, bound: Bound) -> tuple[Dilation, ...]:
+    """The dilations that all predicates ask for, at most one per axis."""
+    rows, keys = (frozenset(a.name for a in axes) for axes in (problem.rows, problem.keys))
+    first, *others = (conjuncts(e) for e in dict.fromkeys(problem.predicates))
     found: list[Dilation] = []
-    read = frozenset(r for e in predicates for r in index_ranks(e))
-    for condition in conjuncts(predicates[0]):
-        d = _dilation(condition, frozenset(a.name for a in rows), frozenset(a.name for a in keys))
-        if d is None or not all(condition in conjuncts(e) for e in predicates):
+    for condition in first:
+        d = _dilation(condition, rows, keys)
+        if d is None or not all(condition in other for other in others):
             continue
         taken = {name for other in found for name in (other.row, other.key)}
+        read = frozenset(r for e in problem.predicates for r in index_ranks(e))
         if taken.isdisjoint((d.row, d.key)) and not _read_otherwise(d, read, bound):
             found.append(d)
     return tuple(found)

@@ -156,6 +156,22 @@ def test_a_neighborhood_over_a_sequence(data: st.DataObject) -> None:
     _check(found, visited, full, int(matrix.sum()))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_fully_block_sparse_is_what_the_windows_say(data: st.DataObject) -> None:
+    # Exactly where queries of a tile share their window, and it begins and ends with key tiles.
+    length, tq, tk = (data.draw(st.integers(1, n)) for n in (48, 6, 6))
+    window = data.draw(st.integers(1, length))
+    stride = data.draw(st.integers(1, window))
+    shape = {"m": length, "n": length}
+    found = _census("na1d", shape, ((tq,), (tk,)), "static", window=window, stride=stride)
+    starts = _neighborhood(length, window, stride, 1, False).argmax(axis=1)
+    tiles = [set(starts[i : i + tq].tolist()) for i in range(0, length, tq)]
+    ends = [(first + window) % tk == 0 or first + window == length for first, *_ in tiles]
+    alike = all(len(t) == 1 and next(iter(t)) % tk == 0 for t in tiles)
+    assert found.fully_block_sparse == (alike and all(ends))
+
+
 def _plane(extents: tuple[int, int]) -> dict[str, int]:
     return {f"{r}{c}": n for r in "mn" for c, n in zip("yx", extents, strict=True)}
 
