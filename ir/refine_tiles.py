@@ -46,8 +46,8 @@ class Points:
         frame = Frame(Scope(tensors=tensors), {"": range(count)})
         frame.coordinates.update(coordinates)
         with NUMPY.quiet():
-            data, present = compile_expr(e)(frame)
-        found = data if present is None else data & present
+            # A normal predicate is never absent: a branch that divides by 0 is not taken.
+            found, _ = compile_expr(e)(frame)
         return np.broadcast_to(np.asarray(found), (count,))
 
 

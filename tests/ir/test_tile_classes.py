@@ -75,6 +75,7 @@ def test_divisors_of_zero_hide_and_negative_ones_round_down() -> None:
         "n % (0 - 4) > m // (0 - 3)",
     ):
         check(line(text, 9, 11, (2, 3)))
+    check(line("m == 1 if n == 0 else m % n == 1", 9, 11, (4, 3)))
     assert tile_classes(*_axes("not n // 0 == 0", 4), Bound()).visited == 0
 
 
