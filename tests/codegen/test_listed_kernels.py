@@ -1,0 +1,185 @@
+"""Modules whose kernels visit listed tiles: results, and lists that follow the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+Load = Callable[[str], ModuleType]
+Exact = Callable[..., tuple[Tensor, ...]]
+
+
+def qkv(m: int, n: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(3)
+    shapes = (2, 2, m, 8), (2, 1, n, 8), (2, 1, n, 8)
+    q, k, v = (torch.randn(s, generator=random).to(dtype) for s in shapes)
+    return q, k, v
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Softmax attention in float64; zeros for a query that sees nothing."""
+    scores = q.double() @ k.double().mT / q.shape[-1] ** 0.5
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0.0)
+    found: Tensor = weights @ v.double()
+    return found
+
+
+def assert_near(found: Tensor, wanted: Tensor) -> None:
+    near = (2e-4, 2e-5) if found.dtype == torch.float32 else (2e-2, 1e-2)
+    torch.testing.assert_close(found.double(), wanted, rtol=near[0], atol=near[1])
+
+
+def same_document(doc: Tensor, m: int) -> Tensor:
+    return doc[:, None, :m, None] == doc[:, None, None]
+
+
+@pytest.fixture
+def built(load: Load, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Grows by one whenever the module of `document` lists tiles."""
+    module: Any = load("document")
+    calls: list[int] = []
+    plain = module._list_tiles
+
+    def counted(*args: object) -> object:
+        calls.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(module, "_list_tiles", counted)
+    module._KEPT.clear()
+    yield calls
+
+
+def test_lists_are_kept_until_the_data_changes(load: Load, built: list[int]) -> None:
+    run = load("document").document
+    q, k, v = qkv(40, 50)
+    doc = torch.arange(50).div(13, rounding_mode="floor").expand(2, 50).contiguous()
+    first = run(q, k, v, doc)
+    assert torch.equal(run(q, k, v, doc), first) and len(built) == 1
+    assert_near(first, attend(q, k, v, same_document(doc, 40)))
+    doc[0, 5:30] = -7
+    changed = run(q, k, v, doc)
+    assert_near(changed, attend(q, k, v, same_document(doc, 40)))
+    assert len(built) == 2
+    # the same values in another tensor, another shape of the call
+    assert torch.equal(run(q, k, v, doc.clone()), changed) and len(built) == 3
+    run(q[:, :, :20], k, v, doc)
+    assert len(built) == 4
+    assert torch.equal(run(q, k, v, doc), changed) and len(built) == 4
+
+
+def test_lists_of_tensors_that_are_gone_are_dropped(load: Load, built: list[int]) -> None:
+    module = load("document")
+    q, k, v = (x[:1, :1] for x in qkv(9, 9))
+    for i in range(20):
+        module.document(q, k, v, torch.full((1, 9), i))
+    assert len(built) == 20 and len(module._KEPT) <= 2
+    kept = [torch.full((1, 9), i) for i in range(20)]
+    for doc in kept:
+        module.document(q, k, v, doc)
+    assert len(module._KEPT) == 16
+
+
+def test_tensors_of_inference_mode(load: Load) -> None:
+    run = load("document").document
+    q, k, v = qkv(20, 20)
+    with torch.inference_mode():
+        doc = torch.zeros(2, 20, dtype=torch.int64)
+        run(q, k, v, doc)
+        doc[:, 10:] = 1
+        found = run(q, k, v, doc)
+        assert_near(found, attend(q, k, v, same_document(doc, 20)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ids_in_no_order(dtype: torch.dtype, load: Load) -> None:
+    random = torch.Generator().manual_seed(1)
+    q, k, v = qkv(37, 83, dtype)
+    doc = torch.randint(-3, 4, (2, 83), generator=random)
+    doc[1, 40:] = 2**40
+    found = load("document").document(q, k, v, doc)
+    wanted = attend(q, k, v, same_document(doc, 37))
+    assert_near(found, wanted)
+
+
+def test_rows_that_see_nothing_are_zero(load: Load) -> None:
+    q, k, v = qkv(40, 40)
+    select = torch.zeros(2, 3, 3, dtype=torch.bool)
+    select[1, 2, 0] = True
+    found = load("block_sparse").block_sparse(q, k, v, select, block=(16, 16))
+    assert not found[:, 0].any() and not found[:, 1, :32].any() and found[:, 1, 32:].all()
+
+
+def test_a_selection_that_does_not_fit(load: Load) -> None:
+    q, k, v = qkv(40, 40)
+    select = torch.ones(2, 3, 2, dtype=torch.bool)
+    message = (
+        r"select\[h, m // block\[0\], n // block\[1\]\]: n // block\[1\] is 2, outside of 0 .. 1"
+    )
+    with pytest.raises(ValueError, match=message):
+        load("block_sparse").block_sparse(q, k, v, select, block=(16, 16))
+    with pytest.raises(ValueError, match=r"doc\[b, m\]: m is 40, outside of 0 .. 39"):
+        load("document").document(*qkv(41, 40), torch.zeros(2, 40, dtype=torch.int64))
+
+
+def test_no_keys(load: Load) -> None:
+    found = load("document").document(*qkv(20, 0), torch.zeros(2, 0, dtype=torch.int64))
+    assert found.shape == (2, 2, 20, 8) and not found.any()
+
+
+def test_torch_compile(load: Load) -> None:
+    module = load("document")
+
+    def model(q: Tensor, k: Tensor, v: Tensor, doc: Tensor) -> Tensor:
+        found: Tensor = module.document(q * 2, k, v, doc)
+        return found + 1
+
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for length in (17, 33):
+        tensors = (*qkv(length, 33), torch.arange(33).expand(2, 33) // 9)
+        assert torch.equal(compiled(*tensors), model(*tensors))
+
+
+PLANE = """attention planes
+rank m = (my, mx)
+rank n = (ny, nx)
+param d: int = 2 in [1, inf)
+input Q[b, h, m, c]
+input K[b, h, n, c]
+input V[b, h, n, e]
+S[b, h, m, n] = sum(c) Q[b, h, m, c] * K[b, h, n, c]
+P[b, h, m, n] = softmax(n) S[b, h, m, n]  where {where}
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
+output O[b, h, m, e]
+"""
+
+
+@pytest.mark.parametrize("d", [1, 3, 50])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "my % d == ny % d and abs(mx - nx) <= 2",
+        "my % d == ny % d and mx % d == nx % d and n <= m",
+        "my == ny and mx % d == nx % d",
+        "(m - n) % d == 0 and abs(m - n) < 40",
+    ],
+)
+def test_residue_classes(where: str, d: int, load: Load, exact: Exact) -> None:
+    # groups of unequal length; queries and keys in planes of other shapes
+    spec = PLANE.format(where=where)
+    shape = {"b": 1, "h": 1, "m": 7 * 11, "n": 8 * 10, "c": 4, "e": 4}
+    random = torch.Generator().manual_seed(2)
+    names = {"Q": "bhmc", "K": "bhnc", "V": "bhne"}
+    tensors = {
+        t: torch.randn([shape[r] for r in ranks], generator=random) for t, ranks in names.items()
+    }
+    told = {"MY": 7, "MX": 11, "NY": 8, "NX": 10} if "my" in where else {}
+    if not told:
+        spec = spec.replace("rank m = (my, mx)\nrank n = (ny, nx)\n", "")
+    found = load(spec).planes(*tensors.values(), **told, d=d)
+    (wanted,) = exact(spec.replace("d: int = 2", f"d: int = {d}"), tensors, **told)
+    assert_near(found, wanted)
