@@ -1,15 +1,19 @@
 """The CPU engine beside torch: `python benchmarks/cpu.py`, times in ms, best of several.
 
-FlexAttention is compiled for the CPU here, which needs gcc. `plain` is a loop over row tiles with a
-whole row of scores each, as one would write it.
+FlexAttention is compiled for the CPU here, which needs gcc; its block mask is made outside the
+timing. `plain` is a loop over row tiles with a whole row of scores each, as one would write it.
+Contestants take turns, so that a busy machine slows all of them.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,75 +22,115 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attnc.api import load
 
-ROUNDS = 5
-ROWS = 128
+ROUNDS = 7
+ROWS = 64
+
+Run = Callable[[], object]
 
 
-def best(f: Callable[[], object]) -> float:
-    """Milliseconds of the fastest of some runs."""
-    f()
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One comparison: `window` None sees all keys, or all past ones if `causal`."""
+
+    name: str
+    spec: str
+    heads: tuple[int, int]
+    rows: int
+    keys: int
+    d: int
+    causal: bool = False
+    window: int | None = None
+
+    @property
+    def params(self) -> dict[str, int]:
+        return {} if self.window is None else {"window": self.window}
+
+    def first(self, row: int) -> int:
+        """The first key that a row sees."""
+        return 0 if self.window is None else max(0, row - self.window + 1)
+
+
+def best(contestants: Mapping[str, Run], rounds: int = ROUNDS) -> dict[str, float]:
+    """Milliseconds of the fastest run of each; they take turns."""
+    for f in contestants.values():
         f()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
+    found = dict.fromkeys(contestants, math.inf)
+    for _ in range(rounds):
+        for name, f in contestants.items():
+            start = time.perf_counter()
+            f()
+            found[name] = min(found[name], 1e3 * (time.perf_counter() - start))
+    return found
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Row tiles of softmax attention, future keys left out."""
+def plain(p: Problem, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Row tiles of softmax attention, keys that no row of a tile sees left out."""
     out = torch.empty(*q.shape[:-1], v.shape[-1])
-    for start in range(0, q.shape[2], ROWS):
+    for start in range(0, p.rows, ROWS):
         rows = q[:, :, start : start + ROWS]
-        end = start + rows.shape[2] if causal else k.shape[2]
-        scores = rows @ k[:, :, :end].transpose(2, 3) / math.sqrt(q.shape[-1])
-        if causal:
-            place = torch.arange(start, start + rows.shape[2])
-            scores.masked_fill_(torch.arange(end) > place[:, None], -math.inf)
-        out[:, :, start : start + ROWS] = scores.softmax(-1) @ v[:, :, :end]
+        low, high = p.first(start), start + rows.shape[2] if p.causal else p.keys
+        scores = rows @ k[:, :, low:high].transpose(2, 3) / math.sqrt(p.d)
+        if p.causal:
+            m = torch.arange(start, start + rows.shape[2])[:, None]
+            n = torch.arange(low, high)
+            hidden = n > m if p.window is None else (n > m) | (m - n >= p.window)
+            scores.masked_fill_(hidden, -math.inf)
+        out[:, :, start : start + ROWS] = scores.softmax(-1) @ v[:, :, low:high]
     return out
 
 
-def flex(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Callable[[], Tensor]:
+def flex(p: Problem, q: Tensor, k: Tensor, v: Tensor) -> Run:
+    """FlexAttention, compiled, with a block mask where there is a mask."""
+
+    def visible(b: Tensor, h: Tensor, m: Tensor, n: Tensor) -> Tensor:
+        return (n <= m) & (m - n < (p.window or p.keys))
+
     mask = None
-    if causal:
-        m, n = q.shape[2], k.shape[2]
-        mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, m, n, device="cpu")
+    if p.causal:
+        mask = create_block_mask(visible, None, None, p.rows, p.keys, device="cpu")
     compiled = torch.compile(flex_attention)
-    gqa = q.shape[1] != k.shape[1]
-    return lambda: compiled(q, k, v, block_mask=mask, enable_gqa=gqa)
+    return lambda: compiled(q, k, v, block_mask=mask, enable_gqa=p.heads[0] != p.heads[1])
 
 
-def compare(name: str, spec: str, heads: tuple[int, int], rows: int, keys: int, d: int) -> None:
+def compare(p: Problem) -> None:
     """Print one row: our time, and how many times as long the others take."""
     random = torch.Generator().manual_seed(0)
-    shapes = ((1, heads[0], rows, d), (1, heads[1], keys, d), (1, heads[1], keys, d))
+    shapes = ((1, p.heads[0], p.rows, p.d), *[(1, p.heads[1], p.keys, p.d)] * 2)
     q, k, v = (torch.randn(shape, generator=random) for shape in shapes)
-    causal = spec == "causal"
-    attention = load(spec)
-    ours = best(lambda: attention(q, k, v))
-    gqa = heads[0] != heads[1]
-    others = {
-        "sdpa": best(
-            lambda: scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=gqa)
-        ),
-        "flex": best(flex(q, k, v, causal)),
+    gqa = p.heads[0] != p.heads[1]
+    runs: dict[str, Run] = {
+        "attnc": partial(load(p.spec, **p.params), q, k, v),
+        "flex": flex(p, q, k, v),
     }
+    if p.window is None:
+        sdpa = partial(scaled_dot_product_attention, is_causal=p.causal, enable_gqa=gqa)
+        runs["sdpa"] = partial(sdpa, q, k, v)
     if not gqa:
-        others["plain"] = best(lambda: plain(q, k, v, causal))
-    ratios = "  ".join(f"{other} {ms:8.1f} ({ms / ours:4.2f}x)" for other, ms in others.items())
-    print(f"{name:34s} attnc {ours:8.1f}  {ratios}", flush=True)
+        runs["plain"] = partial(plain, p, q, k, v)
+    times = best(runs)
+    ours = times.pop("attnc")
+    ratios = "  ".join(f"{other} {ms:8.1f} ({ms / ours:4.2f}x)" for other, ms in times.items())
+    print(f"{p.name:34s} attnc {ours:8.1f}  {ratios}", flush=True)
+
+
+PROBLEMS = (
+    Problem("window 256, 8 heads, 8192, d 64", "sliding_window", (8, 8), 8192, 8192, 64, True, 256),
+    Problem("causal, 8 heads, 2048, d 64", "causal", (8, 8), 2048, 2048, 64, True),
+    Problem("full, 8 heads, 2048, d 64", "sdpa", (8, 8), 2048, 2048, 64),
+    Problem("full, 8 heads of 2, 1024, d 128", "sdpa", (8, 2), 1024, 1024, 128),
+    Problem("one query, 32 heads of 8, 16384", "sdpa", (32, 8), 1, 16384, 128),
+)
 
 
 def main() -> None:
-    """All comparisons, without gradients."""
+    """All comparisons without gradients, or those whose names contain an argument."""
     warnings.filterwarnings("ignore")
+    wanted = sys.argv[1:]
     print(f"fp32, {torch.get_num_threads()} threads; in brackets how much faster attnc is")
     with torch.no_grad():
-        compare("causal, 8 heads, 2048, d 64", "causal", (8, 8), 2048, 2048, 64)
-        compare("full, 8 heads, 2048, d 64", "sdpa", (8, 8), 2048, 2048, 64)
-        compare("full, 8 heads of 2, 1024, d 128", "sdpa", (8, 2), 1024, 1024, 128)
-        compare("one query, 32 heads of 8, 16384", "sdpa", (32, 8), 1, 16384, 128)
+        for p in PROBLEMS:
+            if not wanted or any(name in p.name for name in wanted):
+                compare(p)
 
 
 if __name__ == "__main__":
