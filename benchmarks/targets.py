@@ -37,8 +37,13 @@ def compile_all(
             continue
         for dim in dims:
             shape = {r.upper(): dim for r in features}
-            with tempfile.TemporaryDirectory() as folder:
-                made = attn.compile(shape, target=targets, dtype=dtype, to=folder)
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    made = attn.compile(shape, target=targets, dtype=dtype, to=folder)
+            except AttncError as e:
+                rows.append({"spec": spec, "error": f"{e.code}: {e.message}"})
+                print(f"{spec:20s} {e.code}: {e.message}")
+                break
             for k in made.kernels:
                 row: dict[str, object] = {
                     "spec": spec,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
+from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
 from attnc.ir.frame import ParamValue
 from attnc.runtime.launch import call_module
@@ -58,7 +59,7 @@ def find_launches(
     """The launches of one call, in order; float inputs are contiguous and of type `dtype`.
 
     `warp_size`, `capability`: those of the GPU they are for (the latter as 90 for Hopper, 0 for
-    AMD), on which a launch's options depend.
+    AMD), on which a launch's options depend. Raises AttncError E505 for what the module refuses.
     """
     kinds = {"float": dtype, "int": torch.int64, "bool": torch.bool}
     tensors = {
@@ -71,7 +72,10 @@ def find_launches(
         # Tensors without storage have no tiles to list; how many row tiles there are is known.
         vars(copy).update(_list_tiles=_no_tiles, _check_places=lambda *_: None)
     vars(copy).update(WARP_SIZE=warp_size, _capability=lambda: capability)
-    call_module(copy, cascade, tensors, params=params, extents=extents)
+    try:
+        call_module(copy, cascade, tensors, params=params, extents=extents)
+    except ValueError as e:
+        raise AttncError("E505", f"`{cascade.name}` does not take this shape: {e}") from None
     return tuple(recorded)
 
 
