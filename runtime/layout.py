@@ -94,6 +94,7 @@ class Masks:
     known: dict[tuple[object, ...], _Hidden] = field(default_factory=dict)
     contents: dict[tuple[object, ...], Mask] = field(default_factory=dict)
     bytes: int = 0
+    full: bool = False
 
     def hidden(self, program: Program, number: int, step: Tile, cut: tuple[range, ...]) -> _Hidden:
         """The masks of a pass in parts of a tile, by name."""
@@ -106,7 +107,7 @@ class Masks:
                 name: tuple(self._part(code, program, step, part) for part in cut)
                 for name, code in sweep.masks.items()
             }
-            if self.bytes < MASK_BYTES:
+            if not self.full:
                 self.known[place] = found
         return found
 
@@ -121,8 +122,9 @@ class Masks:
         mask = self.contents.get(content)
         if mask is None:
             mask = Mask.of(shown, torch.float64 if dtype == "float64" else torch.float32)
-            self.bytes += mask.bytes
-            if self.bytes < MASK_BYTES:
+            self.full = self.full or self.bytes + mask.bytes > MASK_BYTES
+            if not self.full:
+                self.bytes += mask.bytes
                 self.contents[content] = mask
         return mask
 

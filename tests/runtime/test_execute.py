@@ -18,6 +18,7 @@ from attnc.errors import AttncError
 from attnc.ir.bind import bind_extents
 from attnc.library import names
 from attnc.runtime import execute as engine
+from attnc.runtime import layout
 from attnc.runtime.cases import Case, draw, make_cases, small_params
 from attnc.runtime.reference import reference
 from attnc.runtime.tile_code import TILE_POINTS
@@ -62,7 +63,9 @@ def test_plan_equals_cascade(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         except AttncError as e:
             assert e.code == "E601"  # `doc[b, m]` with more queries than there are ids
             continue
+        before = {name: x.clone() for name, x in tensors.items()}
         found = engine.execute(plan, tensors, params, case.extents)
+        assert all(torch.equal(before[name], x) for name, x in tensors.items())
         for output, x in wanted.items():
             torch.testing.assert_close(found[output], x, rtol=1e-9, atol=1e-9, msg=case.name)
 
@@ -94,10 +97,10 @@ def watched(f: Callable[[], object]) -> Watch:
 
 
 def test_memory_does_not_grow_with_the_map() -> None:
-    tensors = qkv(1, 2, 2, 3000, 5000)
+    tensors = qkv(1, 1, 1, 4000, 7000)
     watch = watched(lambda: run(load("sdpa"), tensors))
     assert watch.largest <= TILE_POINTS
-    assert watch.largest < 2 * 3000 * 5000 / 50
+    assert watch.largest < 4000 * 7000 / 50
 
 
 def test_a_large_grid_is_walked_in_chunks() -> None:
@@ -139,27 +142,117 @@ def test_hidden_tiles_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
         assert watch.multiplied == visited(mask.expand(2048, 2048)) * (16 + 8)
 
 
-def test_data_masks_hide_tiles() -> None:
-    spec = """
+DOCUMENTS = """
 attention documents
-input Q[h, m, d]
-input K[h, n, d]
-input V[h, n, e]
+input Q[b, h, m, d]
+input K[b, g, n, d]
+input V[b, g, n, e]
 input qdoc[m]: int
 input kdoc[n]: int
-S[h, m, n] = sum(d) Q[h, m, d] * K[h, n, d]
-P[h, m, n] = softmax(n) S[h, m, n]  where qdoc[m] == kdoc[n]
-O[h, m, e] = sum(n) P[h, m, n] * V[h, n, e]
-output O[h, m, e]
+S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]
+P[b, h, m, n] = softmax(n) S[b, h, m, n]  where qdoc[m] == kdoc[n]
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+output O[b, h, m, e]
 """
-    attention = Attention(load_text(spec))
-    q, k, v = (x[0] for x in qkv(1, 2, 2, 1024, 1024).values())
+
+
+def equals_reference(attention: Attention, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Run, compare with float64, and return the result."""
+    found = run(attention, tensors)["O"]
+    shapes = {name: tuple(x.shape) for name, x in tensors.items()}
+    extents = bind_extents(attention.plan.cascade, shapes, {})
+    params = attention.run_time_params
+    wanted = reference(attention.plan.cascade, tensors, params, extents)["O"]
+    torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-5)
+    return found
+
+
+def test_data_masks_hide_tiles() -> None:
     doc = torch.arange(1024) // 256
-    tensors = {"Q": q, "K": k, "V": v, "qdoc": doc, "kdoc": doc}
+    tensors = {**qkv(1, 2, 2, 1024, 1024), "qdoc": doc, "kdoc": doc}
+    attention = Attention(load_text(DOCUMENTS))
     watch = watched(lambda: run(attention, tensors))
     assert watch.multiplied == 2 * visited(doc[:, None] == doc) * (16 + 8)
-    wanted = reference(attention.plan.cascade, tensors)["O"]
-    torch.testing.assert_close(run(attention, tensors)["O"], wanted.float(), rtol=1e-4, atol=1e-5)
+    equals_reference(attention, tensors)
+
+
+def test_lists_are_kept_until_the_data_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+    choose = layout._choose
+
+    def counted(*arguments: Any) -> layout.Layout:
+        found.append(arguments)
+        return choose(*arguments)
+
+    monkeypatch.setattr(layout, "_choose", counted)
+    doc = torch.arange(300) // 50
+    tensors = {**qkv(1, 2, 2, 300, 300), "qdoc": doc, "kdoc": doc.clone()}
+    attention = Attention(load_text(DOCUMENTS))
+    first = equals_reference(attention, tensors)
+    assert torch.equal(equals_reference(attention, {**tensors, "qdoc": doc.clone()}), first)
+    assert len(found) == 1
+    tensors["kdoc"].numpy()[:] = 5  # unseen by torch: its version counter stays as it was
+    second = equals_reference(attention, tensors)
+    assert len(found) == 2
+    assert not second[:, :, :250].any() and second[:, :, 250:].any()
+
+
+def test_many_lists_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "DATA_BYTES", 5000)
+    attention = Attention(load_text(DOCUMENTS))
+    for size in range(100, 140):
+        doc = torch.arange(100) // size
+        run(attention, {**qkv(1, 1, 1, 100, 100), "qdoc": doc, "kdoc": doc})
+    assert sum(known.bytes for known in layout._KNOWN) <= 5000
+
+
+def test_memory_of_lists_does_not_grow_with_the_map() -> None:
+    doc = torch.randint(0, 3, (3000,), generator=torch.Generator().manual_seed(0))
+    tensors = {**qkv(1, 1, 1, 3000, 3000), "qdoc": doc, "kdoc": doc}
+    watch = watched(lambda: run(Attention(load_text(DOCUMENTS)), tensors))
+    assert watch.largest <= TILE_POINTS
+    assert all(known.layout.masks.bytes <= layout.MASK_BYTES for known in layout._KNOWN)
+
+
+NEAR = """
+attention near
+param window: int = 40
+input Q[b, h, m, d]
+input K[b, g, n, d]
+input V[b, g, n, e]
+input slope[h]
+S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h // (H / G), n, d]
+T[b, h, m, n] = S[b, h, m, n] - slope[h] * (m - n) + sin(m + 0.5 * n)
+P[b, h, m, n] = softmax(n) T[b, h, m, n]  where n <= m and m - n < window
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
+output O[b, h, m, e]
+"""
+
+
+def test_row_tiles_that_see_the_same_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnc.runtime.layout.ROW_TILES", (64,))
+    attention = Attention(load_text(NEAR), {"window": 40})
+    tensors = {**qkv(2, 4, 2, 700, 700), "slope": torch.rand(4)}
+    watch = watched(lambda: equals_reference(attention, tensors))
+    products = watched(lambda: run(attention, tensors)).calls["bmm"]
+    # the first row tile, which sees no keys before itself, those like the second, and the last
+    assert products == 2 * (1 + 2 * 4 + 1)
+    assert watch.calls["bmm"] >= products
+
+
+def test_what_is_hidden_may_be_anything() -> None:
+    tensors = qkv(1, 2, 2, 200, 200)
+    wanted = run(load("causal"), tensors)["O"][:, :, :150]
+    tensors["K"][:, :, 150:] = torch.nan
+    assert torch.equal(run(load("causal"), tensors)["O"][:, :, :150], wanted)
+
+
+def test_nothing_visible_gives_zeros() -> None:
+    qdoc, kdoc = torch.zeros(90, dtype=torch.int64), torch.ones(70, dtype=torch.int64)
+    tensors = {**qkv(2, 2, 1, 90, 70), "qdoc": qdoc, "kdoc": kdoc}
+    watch = watched(lambda: run(Attention(load_text(DOCUMENTS)), tensors))
+    assert watch.multiplied == 0
+    assert not equals_reference(Attention(load_text(DOCUMENTS)), tensors).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
