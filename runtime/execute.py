@@ -30,7 +30,8 @@ from attnc.runtime.layout import Layout, Masks, find_layout
 from attnc.runtime.program import ROW_GROUP, Block, Program, Target, build_program
 from attnc.runtime.reference import torch_arrays
 from attnc.runtime.row_groups import row_group
-from attnc.runtime.tile_code import TILE_POINTS, Tile, cut_out
+from attnc.runtime.tile_code import TILE_POINTS
+from attnc.runtime.tile_frame import Tile, cut_out
 from attnc.runtime.visits import Span
 
 

@@ -19,7 +19,8 @@ from attnc.ir.presence import TRUE
 from attnc.ir.tiling import Axis, Bound
 from attnc.runtime.hidden import Hidden, Mask
 from attnc.runtime.program import Program
-from attnc.runtime.tile_code import TILE_POINTS, Code, Tile
+from attnc.runtime.tile_code import TILE_POINTS, Code
+from attnc.runtime.tile_frame import Tile
 from attnc.runtime.visits import Labels, Span, Visits, boxes, find_visits
 
 # Rows of a tile to choose from where a mask decides, and where none does.

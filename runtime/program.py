@@ -32,15 +32,14 @@ from attnc.runtime.first_tile import first_tile
 from attnc.runtime.marks import mark_masks
 from attnc.runtime.tile_code import (
     Code,
-    Moving,
     Place,
-    Tile,
     compile_tile_expr,
     compile_value,
     is_fresh,
     read_let,
     read_memory,
 )
+from attnc.runtime.tile_frame import Moving, Tile
 from attnc.runtime.tiles import (
     Split,
     View,

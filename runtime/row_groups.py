@@ -10,7 +10,7 @@ from __future__ import annotations
 from attnc.ir.frame import Scope
 from attnc.runtime.layout import Layout, Steps
 from attnc.runtime.program import Program
-from attnc.runtime.tile_code import Tile
+from attnc.runtime.tile_frame import Tile
 
 
 def row_group(layout: Layout, program: Program, scope: Scope, first: int, most: int) -> int:

@@ -9,7 +9,7 @@ copy of them costs as much as an addition.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -19,67 +19,18 @@ from torch import Tensor
 
 from attnc.ir.arrays import Array, is_scalar
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
-from attnc.ir.frame import Box, Frame, Pair, Scope
+from attnc.ir.frame import Frame, Pair
 from attnc.ir.gather import read as gather
 from attnc.ir.operators import RULES
 from attnc.ir.ops import REDUCTIONS
 from attnc.ir.plan import Dot, Fold, Load, Serial, Value
 from attnc.ir.statements import split
-from attnc.runtime.hidden import Hidden, is_mark
+from attnc.runtime.hidden import is_mark
 from attnc.runtime.products import Product
+from attnc.runtime.tile_frame import Tile, cut_out
 
 # Points of a tile, all grid points together: its few temporaries stay in the cache.
 TILE_POINTS = 1 << 19
-
-
-@dataclass(frozen=True, slots=True)
-class Moving:
-    """Tiles taken as one: `count` along an axis of their own, each `step` further on in `ranks`."""
-
-    ranks: frozenset[str]
-    axis: int
-    count: int
-    step: int
-
-
-class Tile(Frame):
-    """The frame of one tile, with the lets and states known in it.
-
-    `window` restricts a let's axis: a serial loop visits a contracted rank piece by piece.
-    `hidden` has the parts of the tile that a mask cuts through, by the mask's name. `operands` are
-    those of the operator that is applied next. `whole` keeps tensors in memory as views on the
-    tile's axes, for all tiles of a call.
-    """
-
-    __slots__ = ("hidden", "moving", "operands", "values", "whole", "window")
-
-    def __init__(
-        self,
-        scope: Scope,
-        box: Box,
-        values: Mapping[str, Array],
-        whole: dict[object, Tensor] | None = None,
-        moving: Moving | None = None,
-    ) -> None:
-        super().__init__(scope, box)
-        self.moving = moving
-        self.values = dict(values)
-        self.window: tuple[int, range] | None = None
-        self.hidden: Mapping[str, tuple[Hidden, ...]] = {}
-        self.operands: list[Array] = []
-        self.whole = {} if whole is None else whole
-
-    def at(self, rank: str, span: range) -> Tile:
-        """A tile elsewhere along a rank, which knows what this one knows."""
-        return Tile(self.scope, {**self.box, rank: span}, self.values, self.whole, self.moving)
-
-    def _coordinate(self, rank: str) -> Array:
-        x = super()._coordinate(rank)
-        if self.moving is None or rank not in self.moving.ranks:
-            return x
-        shape = [1] * len(self.shape)
-        shape[self.moving.axis] = self.moving.count
-        return x + self.arrays.arange(0, self.moving.count).reshape(shape) * self.moving.step
 
 
 Code: TypeAlias = Callable[[Tile], Array]
@@ -359,27 +310,6 @@ def _slice(e: Read, place: Place) -> Code | None:
         return x if often or not x.is_floating_point() else tile.arrays.asarray(x, tile.dtype)
 
     return run
-
-
-def cut_out(x: Tensor, cuts: Sequence[tuple[int, str]], tile: Tile) -> Tensor:
-    """The part of x that a tile is about, x being laid out on its axes; `cuts` are those to cut."""
-    if tile.moving is None:
-        for axis, rank in cuts:
-            span = tile.box[rank]
-            if len(span) != x.shape[axis]:
-                x = x.narrow(axis, span.start, len(span))
-        return x
-    sizes, strides, start, step = list(x.shape), x.stride(), x.storage_offset(), 0
-    for axis, rank in cuts:
-        span = tile.box[rank]
-        start += strides[axis] * span.start
-        sizes[axis] = len(span)
-        if rank in tile.moving.ranks:
-            step += strides[axis] * tile.moving.step
-    if any(rank in tile.moving.ranks for _, rank in cuts):
-        sizes[tile.moving.axis] = tile.moving.count
-    steps = (step if axis == tile.moving.axis else n for axis, n in enumerate(strides))
-    return x.as_strided(sizes, tuple(steps), start)
 
 
 def _laid_out(x: Tensor, ranks: tuple[str, ...], tile: Tile, often: bool) -> Tensor:
