@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from attnc.ir.intervals import Code
-from attnc.ir.tile_boxes import Boxes, Cut, Tables, blocks_of
+from attnc.ir.tile_boxes import Boxes, Cut, Tables, blocks_of, digits_of
 from attnc.ir.tile_runs import BoolArray, IntArray, expand, offsets_of
 
 # Points that are evaluated, and pairs that are found, at most; beyond them intervals must do.
@@ -28,7 +28,7 @@ class EqualTiles:
     """Pairs of tiles, of the axes that the two sides depend on, that share a value.
 
     row, key:  the pairs, as row-major tiles of `rows` and of `keys`
-    known:     per size of the blocks of keys, the sorted pairs as row * blocks + block
+    known:     per sizes of blocks, the sorted pairs of blocks, each as one number
     """
 
     rows: tuple[Cut, ...]
@@ -37,30 +37,23 @@ class EqualTiles:
     key: IntArray
     known: dict[tuple[int, ...], IntArray] = field(default_factory=dict)
 
-    def holds(
-        self,
-        row_at: dict[str, IntArray],
-        key_at: dict[str, IntArray],
-        sizes: dict[str, int],
-    ) -> BoolArray:
-        """Whether tiles `row_at` share a value with blocks `key_at` of `sizes` tiles, by axis."""
-        mine = tuple(sizes[c.axis.name] for c in self.keys)
-        counts = [-(-c.axis.tiles // s) for c, s in zip(self.keys, mine, strict=True)]
-        blocks = prod(counts)
+    def holds(self, at: dict[str, IntArray], sizes: dict[str, int]) -> BoolArray:
+        """Whether blocks of `sizes` tiles of both sides share a value, by the names of the axes."""
+        cuts = (*self.rows, *self.keys)
+        mine = tuple(sizes[c.axis.name] for c in cuts)
+        counts = [-(-c.axis.tiles // s) for c, s in zip(cuts, mine, strict=True)]
         pairs = self.known.get(mine)
         if pairs is None:
-            place, left = self.key, np.zeros_like(self.key)
-            stride = 1
-            for cut, size, count in zip(self.keys[::-1], mine[::-1], counts[::-1], strict=True):
-                left = left + place % cut.axis.tiles // size * stride
-                place = place // cut.axis.tiles
-                stride *= count
-            pairs = self.known[mine] = np.unique(self.row * blocks + left)
-        row = _place([(row_at[c.axis.name], c.axis.tiles) for c in self.rows])
-        key = _place([(key_at[c.axis.name], n) for c, n in zip(self.keys, counts, strict=True)])
-        wanted = row * blocks + key
-        found = np.searchsorted(pairs, wanted)
-        return pairs[np.minimum(found, len(pairs) - 1)] == wanted if len(pairs) else wanted < 0
+            tiles = [tuple(c.axis.tiles for c in side) for side in (self.rows, self.keys)]
+            digits = (*digits_of(self.row, tiles[0]), *digits_of(self.key, tiles[1]))
+            places = [d // s for d, s in zip(digits, mine, strict=True)]
+            pairs = self.known[mine] = np.unique(_place(list(zip(places, counts, strict=True))))
+        wanted = _place([(at[c.axis.name], n) for c, n in zip(cuts, counts, strict=True)])
+        if not len(pairs):
+            return wanted < 0
+        nearest = pairs[np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)]
+        found: BoolArray = nearest == wanted
+        return found
 
 
 def equal_tiles(

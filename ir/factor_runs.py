@@ -18,23 +18,15 @@ from attnc.ir.equal_values import EqualTiles, equal_tiles
 from attnc.ir.evaluate import evaluate
 from attnc.ir.frame import Scope, Value
 from attnc.ir.intervals import Code, Truth
-from attnc.ir.mask_program import FactorProgram, Table
+from attnc.ir.mask_program import FactorProgram, Table, is_blocked
 from attnc.ir.refine_tiles import Open, Points, refine_tiles
-from attnc.ir.tile_boxes import Blocks, Boxes, Pairs, Spans, Tables, blocks_of
-from attnc.ir.tile_runs import BoolArray, IntArray, Runs, expand, make_runs
+from attnc.ir.tile_boxes import Blocks, Boxes, Cut, Pairs, Spans, Tables, blocks_of, digits_of
+from attnc.ir.tile_runs import BoolArray, IntArray, Runs, expand, make_runs, no_runs
 
 # A block is cut into 8 smaller ones; so many pairs are looked at together, which bounds the memory.
 _LOG_RATIO = 3
 _LAST_RATIO = 16
 _CHUNK = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """Blocks of `sizes` key tiles per axis, `ratio` times smaller than those of the level above."""
-
-    sizes: tuple[int, ...]
-    ratio: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +38,22 @@ class _Pieces:
     stop: list[IntArray] = field(default_factory=list)
     full: list[BoolArray] = field(default_factory=list)
 
-    def add(self, row: IntArray, start: IntArray, stop: IntArray, full: Any) -> None:
-        self.row.append(row)
-        self.start.append(start)
-        self.stop.append(stop)
-        self.full.append(np.broadcast_to(np.asarray(full, bool), row.shape))
+    def add(self, row: IntArray, start: IntArray, stop: IntArray, full: BoolArray) -> None:
+        """More runs; where one goes on from the one before it, they are one."""
+        if not len(row):
+            return
+        new = (start[1:] != stop[:-1]) | (row[1:] != row[:-1]) | (full[1:] != full[:-1])
+        first, last = np.append(True, new), np.append(new, True)
+        self.row.append(row[first])
+        self.start.append(start[first])
+        self.stop.append(stop[last])
+        self.full.append(full[first])
+
+    def runs(self, rows: int, keys: int) -> Runs:
+        if not self.row:
+            return no_runs(rows, keys)
+        row, start, stop = (np.concatenate(x) for x in (self.row, self.start, self.stop))
+        return make_runs(rows, keys, row, start, stop, np.concatenate(self.full))
 
 
 def factor_runs(program: FactorProgram, tensors: Mapping[str, Any]) -> Runs:
@@ -67,83 +70,36 @@ def _table(table: Table, tensors: Mapping[str, Any]) -> Any:
     return np.ascontiguousarray(np.broadcast_to(found.data, table.extents))
 
 
-class _Search:
-    """One classification: boxes of rows, of keys per level, and what was found."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The blocks of rows or of keys, level by level; `sizes` in tiles per axis.
 
-    def __init__(self, program: FactorProgram, tables: Tables) -> None:
-        self.program, self.tables = program, tables
-        self.row_blocks = blocks_of(program.rows, (1,) * len(program.rows))
-        self.levels = _levels(tuple(c.axis.tiles for c in program.keys))
-        self.key_blocks = [blocks_of(program.keys, level.sizes) for level in self.levels]
-        self.parted = [
-            self.row_blocks.valid is not None or k.valid is not None for k in self.key_blocks
-        ]
-        self.rows = {p: self._boxes(self.row_blocks, p, 0) for p in set(self.parted)}
-        self.keys = [
-            self._boxes(k, p, 1) for k, p in zip(self.key_blocks, self.parted, strict=True)
-        ]
-        self.equal: dict[tuple[Code, Code], EqualTiles | None] = {}
-        self.pieces = _Pieces()
-        # Single tiles that are open: row, key, whether a point is known to be seen, hidden.
-        self.open: list[tuple[IntArray, IntArray, BoolArray, BoolArray]] = []
-        self.opened = 0
+    A search starts from each block of rows, and from all keys `together`.
+    """
 
-    def _boxes(self, blocks: Blocks, parted: bool, axis: int) -> Boxes:
-        spans = blocks.laid_out(axis) if parted else blocks.spans
-        return Boxes(spans, self.tables)
+    together: bool
+    cuts: tuple[Cut, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    blocks: tuple[Blocks, ...]
 
-    def runs(self) -> Runs:
-        rows, keys = prod(self.row_blocks.counts), prod(self.key_blocks[-1].counts)
-        waiting = [(0, np.arange(rows), np.zeros(rows, np.int64))]
-        while waiting:
-            level, row, block = waiting.pop()
-            room = max(1, _CHUNK // prod(self.levels[level].ratio))
-            if len(row) > room:
-                waiting += [
-                    (level, row[i : i + room], block[i : i + room])
-                    for i in reversed(range(0, len(row), room))
-                ]
-                continue
-            deeper = self._step(level, row, block)
-            if len(deeper[0]):
-                waiting.append((level + 1, *deeper))
-        self._settle()
-        p = self.pieces
-        found = [
-            np.concatenate(x) if x else np.zeros(0, np.int64) for x in (p.row, p.start, p.stop)
-        ]
-        full = np.concatenate(p.full) if p.full else np.zeros(0, bool)
-        return make_runs(rows, keys, found[0], found[1], found[2], full)
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        return self.blocks[-1].counts
 
-    def _step(self, level: int, row: IntArray, parent: IntArray) -> tuple[IntArray, IntArray]:
-        """Look at the blocks inside a parent block for each row; what is left to look into."""
-        key, inside = self._children(level, parent)
-        last = level == len(self.levels) - 1
-        visible: list[Any]
-        visible, hidden = self._truths(level, row[:, None], key, last)
-        if inside is not None:
-            visible = [x if x is None else x & inside for x in visible]
-        maybe, must = visible[0], visible[1]
-        if not last:
-            self._decided(level, row, key, must)
-            undecided = np.flatnonzero(maybe & ~must)
-            return row[undecided // key.shape[1]], key.reshape(-1)[undecided]
-        full = must if hidden is None else must | (visible[2] & ~hidden[0])
-        self._decided(level, row, key, full)
-        seen, gap = visible[2], visible[3] if hidden is None else hidden[2]
-        self._decided(level, row, key, seen & gap, False)
-        left = np.flatnonzero(maybe & ~full & ~(seen & gap))
-        if len(left):
-            at = row[left // key.shape[1]], key.reshape(-1)[left]
-            self._keep_open(*at, seen.reshape(-1)[left], gap.reshape(-1)[left])
-        return row[:0], row[:0]
+    def ratio(self, level: int) -> tuple[int, ...]:
+        """Blocks of a level, per axis, in one of the level above."""
+        if not level:
+            return self.blocks[0].counts if self.together else (1,) * len(self.cuts)
+        return tuple(a // b for a, b in zip(self.sizes[level - 1], self.sizes[level], strict=True))
 
-    def _children(self, level: int, parent: IntArray) -> tuple[IntArray, BoolArray | None]:
+    def children(self, level: int, parent: IntArray) -> tuple[IntArray, BoolArray | None]:
         """[parents, children]: the blocks inside each parent, and which of them there are."""
-        counts, ratio = self.key_blocks[level].counts, self.levels[level].ratio
-        above = self.key_blocks[level - 1].counts if level else (1,) * len(counts)
+        counts, ratio = self.blocks[level].counts, self.ratio(level)
+        above = self.blocks[level - 1].counts if level else counts
+        if not level and self.together:
+            above = (1,) * len(counts)
         offset = np.arange(prod(ratio))
-        key: IntArray = np.zeros((len(parent), 1), np.int64)
+        block: IntArray = np.zeros((len(parent), 1), np.int64)
         inside: BoolArray | None = None
         stride = 1
         for i in reversed(range(len(counts))):
@@ -156,15 +112,112 @@ class _Search:
                 there = at < counts[i]
                 inside = there if inside is None else inside & there
                 at = np.minimum(at, counts[i] - 1)
-            key = at if stride == 1 else key + at * stride
+            block = at if stride == 1 else block + at * stride
             stride *= counts[i]
-        return key, inside
+        return block, inside
+
+    def lines(self, level: int, block: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """(which block, start, stop) of the lines of tiles along the last axis in each block."""
+        which = np.arange(len(block))
+        if not self.cuts:
+            return which, 0 * which, 0 * which + 1
+        sizes, tiles, counts = self.sizes[level], self.tiles, self.blocks[level].counts
+        start = block % counts[-1] * sizes[-1] if len(counts) > 1 else block * sizes[-1]
+        stop = np.minimum(start + sizes[-1], tiles[-1])
+        block, stride = block // counts[-1], tiles[-1]
+        for size, n, count in zip(sizes[-2::-1], tiles[-2::-1], counts[-2::-1], strict=True):
+            first = block % count * size
+            end = np.minimum(first + size, n)
+            block = block // count
+            piece = np.repeat(np.arange(len(which)), end - first)
+            moved = expand(first, end) * stride
+            which, block = which[piece], block[piece]
+            start, stop = start[piece] + moved, stop[piece] + moved
+            stride *= n
+        return which, start, stop
+
+
+class _Search:
+    """One classification: boxes of rows and of keys per level, and what was found."""
+
+    def __init__(self, program: FactorProgram, tables: Tables) -> None:
+        self.program, self.tables = program, tables
+        key_sizes = _key_levels(tuple(c.axis.tiles for c in program.keys))
+        row_sizes = _row_levels(program.rows, len(key_sizes))
+        self.sides = _side(False, program.rows, row_sizes), _side(True, program.keys, key_sizes)
+        rows, keys = self.sides
+        self.parted = [
+            r.valid is not None or k.valid is not None
+            for r, k in zip(rows.blocks, keys.blocks, strict=True)
+        ]
+        self.boxes = self._boxes(0), self._boxes(1)
+        self.equal: dict[tuple[Code, Code], EqualTiles | None] = {}
+        self.pieces = _Pieces()
+        # Single tiles that are open: row, key, whether a point is known to be seen, hidden.
+        self.open: list[tuple[IntArray, IntArray, BoolArray, BoolArray]] = []
+        self.opened = 0
+
+    def _boxes(self, axis: int) -> list[Boxes]:
+        """The boxes of one side on each level; levels of equal blocks share what is known."""
+        found: dict[tuple[bool, tuple[int, ...]], Boxes] = {}
+        side, boxes = self.sides[axis], []
+        for parted, sizes, blocks in zip(self.parted, side.sizes, side.blocks, strict=True):
+            if (parted, sizes) not in found:
+                spans = blocks.laid_out(axis) if parted else blocks.spans
+                found[parted, sizes] = Boxes(spans, self.tables)
+            boxes.append(found[parted, sizes])
+        return boxes
+
+    def runs(self) -> Runs:
+        rows, keys = self.sides
+        blocks = np.arange(prod(rows.blocks[0].counts))
+        waiting = [(0, blocks, 0 * blocks)]
+        while waiting:
+            level, row, key = waiting.pop()
+            room = max(1, _CHUNK // prod(rows.ratio(level) + keys.ratio(level)))
+            if len(row) > room:
+                waiting += [
+                    (level, row[i : i + room], key[i : i + room])
+                    for i in reversed(range(0, len(row), room))
+                ]
+                continue
+            deeper = self._step(level, row, key)
+            if len(deeper[0]):
+                waiting.append((level + 1, *deeper))
+        self._settle()
+        return self.pieces.runs(prod(rows.tiles), prod(keys.tiles))
+
+    def _step(self, level: int, row: IntArray, key: IntArray) -> tuple[IntArray, IntArray]:
+        """Look at the pairs of blocks inside pairs of blocks; those that are left to look into."""
+        (row, in_row), (key, in_key) = (
+            side.children(level, at) for side, at in zip(self.sides, (row, key), strict=True)
+        )
+        last = level == len(self.parted) - 1
+        visible: list[Any]
+        visible, hidden = self._truths(level, row[:, :, None], key[:, None, :], last)
+        if in_row is not None:
+            visible = [x if x is None else x & in_row[:, :, None] for x in visible]
+        if in_key is not None:
+            visible = [x if x is None else x & in_key[:, None, :] for x in visible]
+        maybe, must = visible[0], visible[1]
+        if not last:
+            self._full(level, *_where(must, row, key)[:2])
+            return _where(maybe & ~must, row, key)[:2]
+        full = must if hidden is None else must | (visible[2] & ~hidden[0])
+        self._full(level, *_where(full, row, key)[:2])
+        seen, gap = visible[2], visible[3] if hidden is None else hidden[2]
+        rows, keys, _ = _where(seen & gap, row, key)
+        self.pieces.add(rows, keys, keys + 1, np.zeros(len(rows), bool))
+        rows, keys, place = _where(maybe & ~full & ~(seen & gap), row, key)
+        if len(place):
+            self._keep_open(rows, keys, seen.reshape(-1)[place], gap.reshape(-1)[place])
+        return place[:0], place[:0]
 
     def _truths(
         self, level: int, row: IntArray, key: IntArray, last: bool
     ) -> tuple[list[Any], list[Any] | None]:
         program = self.program
-        sides = self.rows[self.parted[level]], self.keys[level]
+        sides = self.boxes[0][level], self.boxes[1][level]
         frame = Pairs(sides, (row, key), last, lambda a, b: self._equal(level, row, key, a, b))
         visible = self._united(level, row, key, frame.truth(program.seen))
         if program.hidden is None or not last:
@@ -184,26 +237,25 @@ class _Search:
         pairs = self.equal[a, b]
         if pairs is None:
             return None
-        places = [
-            dict(zip((c.axis.name for c in cuts), np.unravel_index(at, counts), strict=True))
-            for cuts, at, counts in (
-                (program.rows, row, self.row_blocks.counts),
-                (program.keys, key, self.key_blocks[level].counts),
-            )
-        ]
-        sizes = self.levels[level].sizes
-        names = {c.axis.name: s for c, s in zip(program.keys, sizes, strict=True)}
-        return pairs.holds(places[0], places[1], names)
+        sizes: dict[str, int] = {}
+        at: dict[str, IntArray] = {}
+        for side, place in zip(self.sides, (row, key), strict=True):
+            names = [c.axis.name for c in side.cuts]
+            sizes |= zip(names, side.sizes[level], strict=True)
+            at |= zip(names, digits_of(place, side.blocks[level].counts), strict=True)
+        return pairs.holds(at, sizes)
 
     def _united(self, level: int, row: IntArray, key: IntArray, found: Truth) -> list[Any]:
         """The truth of unions of boxes."""
+        shape = np.broadcast_shapes(row.shape, key.shape)
         if not self.parted[level]:
-            return [x if x is None else np.broadcast_to(x, key.shape) for x in found]
-        valid = np.ones((1, 1, 1, 1), bool)
-        if self.row_blocks.valid is not None:
-            valid = valid & self.row_blocks.valid[row][..., :, None]
-        if (held := self.key_blocks[level].valid) is not None:
-            valid = valid & held[key][..., None, :]
+            return [x if x is None else np.broadcast_to(x, shape) for x in found]
+        valid = np.ones((1, 1, 1, 1, 1), bool)
+        rows, keys = (side.blocks[level].valid for side in self.sides)
+        if rows is not None:
+            valid = valid & rows[row][..., :, None]
+        if keys is not None:
+            valid = valid & keys[key][..., None, :]
         united: list[Any] = []
         for i, x in enumerate(found):
             if x is None:
@@ -211,48 +263,21 @@ class _Search:
                 continue
             all_of = i == 1
             x = (x | ~valid).all((-2, -1)) if all_of else (x & valid).any((-2, -1))
-            united.append(np.broadcast_to(x, key.shape))
+            united.append(np.broadcast_to(x, shape))
         return united
 
-    def _decided(
-        self, level: int, row: IntArray, key: IntArray, which: BoolArray, full: bool = True
-    ) -> None:
-        """Blocks of one class become runs; neighbours among siblings are one run at once."""
-        place = np.flatnonzero(which)
-        if not len(place):
+    def _full(self, level: int, row: IntArray, key: IntArray) -> None:
+        """Pairs of blocks that are full become runs, one in each row of tiles."""
+        rows, keys = self.sides
+        if not len(row):
             return
-        sizes, tiles = self.levels[level].sizes, self.key_blocks[-1].counts
-        row, key = row[place // key.shape[1]], key.reshape(-1)[place]
-        if len(sizes) > 1:
-            self.pieces.add(*self._lines(level, row, key), full)
-            return
-        # A run goes on while the next block of the same row follows.
-        new = (key[1:] != key[:-1] + 1) | (row[1:] != row[:-1])
-        first, last = np.append(True, new), np.append(new, True)
-        size = sizes[0] if sizes else 1
-        stop = np.minimum((key[last] + 1) * size, tiles[0] if tiles else 1)
-        self.pieces.add(row[first], key[first] * size, stop, full)
-
-    def _lines(
-        self, level: int, row: IntArray, block: IntArray
-    ) -> tuple[IntArray, IntArray, IntArray]:
-        """(row, start, stop) of a block's lines of tiles along the last axis."""
-        sizes, tiles = self.levels[level].sizes, self.key_blocks[-1].counts
-        counts = self.key_blocks[level].counts
-        size, n = sizes[-1], tiles[-1]
-        start = block % counts[-1] * size
-        stop = np.minimum(start + size, n)
-        block, stride = block // counts[-1], n
-        for size, n, count in zip(sizes[-2::-1], tiles[-2::-1], counts[-2::-1], strict=True):
-            first = block % count * size
-            end = np.minimum(first + size, n)
-            block = block // count
-            piece = np.repeat(np.arange(len(row)), end - first)
-            moved = expand(first, end) * stride
-            row, block = row[piece], block[piece]
-            start, stop = start[piece] + moved, stop[piece] + moved
-            stride *= n
-        return row, start, stop
+        which, start, stop = keys.lines(level, key)
+        row = row[which]
+        if prod(rows.sizes[level]) > 1:
+            which, first, end = rows.lines(level, row)
+            piece = np.repeat(which, end - first)
+            row, start, stop = expand(first, end), start[piece], stop[piece]
+        self.pieces.add(row, start, stop, np.ones(len(row), bool))
 
     def _keep_open(self, row: IntArray, key: IntArray, seen: BoolArray, gap: BoolArray) -> None:
         self.open.append((row, key, seen, gap))
@@ -272,7 +297,7 @@ class _Search:
         self.pieces.add(row[seen], key[seen], key[seen] + 1, ~gap[seen])
 
     def _boxes_of(self, row: IntArray, key: IntArray) -> Open:
-        rows, keys = self.row_blocks, self.key_blocks[-1]
+        rows, keys = (side.blocks[-1] for side in self.sides)
         tile = np.arange(len(row))
         part: list[Any] = [None, None]
         if self.parted[-1]:
@@ -288,8 +313,21 @@ class _Search:
         return Open(tile, spans)
 
 
-def _levels(tiles: tuple[int, ...]) -> tuple[_Level, ...]:
-    """From coarse blocks to single tiles."""
+def _where(which: BoolArray, row: IntArray, key: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """(row, key, position) of the pairs of [parents, rows, keys] that are meant."""
+    place = np.flatnonzero(which)
+    width = key.shape[1]
+    parent = place // (row.shape[1] * width)
+    return row.reshape(-1)[place // width], key.reshape(-1)[parent * width + place % width], place
+
+
+def _side(together: bool, cuts: tuple[Cut, ...], sizes: tuple[tuple[int, ...], ...]) -> _Side:
+    made = {s: blocks_of(cuts, s) for s in dict.fromkeys(sizes)}
+    return _Side(together, cuts, sizes, tuple(made[s] for s in sizes))
+
+
+def _key_levels(tiles: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Sizes of the blocks of keys, in tiles per axis, from coarse blocks to single tiles."""
     found = [(1,) * len(tiles)]
     while prod(_counts(tiles, found[-1])) > _LAST_RATIO:
         sizes = list(found[-1])
@@ -297,10 +335,18 @@ def _levels(tiles: tuple[int, ...]) -> tuple[_Level, ...]:
             counts = _counts(tiles, tuple(sizes))
             sizes[counts.index(max(counts))] *= 2
         found.append(tuple(sizes))
-    levels = [_Level(found[-1], _counts(tiles, found[-1]))]
-    for above, below in zip(found[::-1], found[-2::-1], strict=False):
-        levels.append(_Level(below, tuple(a // b for a, b in zip(above, below, strict=True))))
-    return tuple(levels)
+    return tuple(reversed(found))
+
+
+def _row_levels(rows: tuple[Cut, ...], levels: int) -> tuple[tuple[int, ...], ...]:
+    """Sizes of the blocks of rows: along the last axis if it has many tiles, else single tiles."""
+    if not rows or not is_blocked(rows[-1].axis):
+        return ((1,) * len(rows),) * levels
+    found = [1]
+    while len(found) < levels:
+        larger = found[-1] << _LOG_RATIO
+        found.append(larger if rows[-1].axis.tiles > larger else found[-1])
+    return tuple((*(1,) * (len(rows) - 1), size) for size in reversed(found))
 
 
 def _counts(tiles: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:

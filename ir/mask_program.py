@@ -24,6 +24,9 @@ from attnc.ir.walk import index_ranks, subexprs, substitute, with_children
 
 # A table of an expression over one coordinate is made up to this many elements.
 _TABLE_LIMIT = 1 << 22
+# From so many tiles on, or single points, an axis of rows is looked at in blocks.
+_MANY_TILES = 256
+_MANY_POINTS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ def mask_program(
     sides = [tuple(_cut(a, components, read, extents) for a in axes) for axes in (rows, keys)]
     constants = _constants((predicate, exists), sides[0] + sides[1], context, extents)
     names = [{n for c in side for n in c.coordinates} for side in sides]
-    fixed = {n for c in sides[0] if c.axis.tile == 1 for n in c.coordinates}
+    single = (c for c in sides[0] if c.axis.tile == 1 and not is_blocked(c.axis))
+    fixed = {n for c in single for n in c.coordinates}
     coordinates = Coordinates(frozenset(names[0]), frozenset(names[1]), frozenset(fixed))
     bounds = ValueBounds(
         _coordinate_extents(sides[0] + sides[1]),
@@ -117,6 +121,11 @@ def mask_program(
         hidden = TRUE if there == TRUE else normal(both(there, call("not", seen)))
         programs.append(_program(cuts[0], cuts[1], seen, there, hidden, coordinates, bounds))
     return tuple(programs)
+
+
+def is_blocked(axis: Axis) -> bool:
+    """Whether tiles of rows are looked at in blocks first. Of heads or batches, each is its own."""
+    return axis.tiles >= (_MANY_TILES if axis.tile > 1 else _MANY_POINTS)
 
 
 def _program(

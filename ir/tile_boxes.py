@@ -216,7 +216,7 @@ def grid_boxes(
     components at most 2k - 1 boxes are needed: one where the ends part, and on each side of it one
     per component that is not run through whole.
     """
-    a, b = _digits(first, sizes), _digits(last, sizes)
+    a, b = digits_of(first, sizes), digits_of(last, sizes)
     k = len(sizes)
     # Whether anything below digit i is missing at the beginning, or at the end.
     late = [_any([a[j] > 0 for j in range(i + 1, k)], first) for i in range(k)]
@@ -251,7 +251,11 @@ def grid_boxes(
     return spans, there
 
 
-def _digits(x: IntArray, sizes: tuple[int, ...]) -> list[IntArray]:
+def digits_of(x: IntArray, sizes: tuple[int, ...]) -> list[IntArray]:
+    """The coordinates of row-major positions.
+
+    `numpy.unravel_index` gives wrong ones for arrays of more than one axis (numpy 2.4, [n, 1]).
+    """
     found = []
     for size in reversed(sizes):
         found.append(x % max(1, size))

@@ -148,6 +148,16 @@ def test_documents_in_order_or_not(data: st.DataObject, text: str, order: str) -
     check(line(text, size, size, (data.draw(st.integers(1, 40)), 16), doc=ids))
 
 
+def test_a_million_tokens_of_documents_in_no_order() -> None:
+    size, tile, length = 1 << 20, 128, 100
+    order = np.random.default_rng(0).permutation(size // length + 1)
+    bound = Bound(tensors={"doc": order[np.arange(size) // length]})
+    axes = (Axis("m", size, tile),), (Axis("n", size, tile),)
+    found = tile_classes(expression("doc[m] == doc[n]"), *axes, bound)
+    cuts = np.arange(tile, size, tile)
+    assert found.visited == size // tile + 2 * np.count_nonzero(cuts % length)
+
+
 def test_batches_have_documents_of_their_own() -> None:
     doc = np.random.default_rng(1).integers(0, 6, (3, 50))
     bound = Bound(tensors={"doc": doc})
