@@ -40,14 +40,12 @@ class _Pieces:
 
     def add(self, row: IntArray, start: IntArray, stop: IntArray, full: BoolArray) -> None:
         """More runs; where one goes on from the one before it, they are one."""
-        if not len(row):
-            return
-        new = (start[1:] != stop[:-1]) | (row[1:] != row[:-1]) | (full[1:] != full[:-1])
-        first, last = np.append(True, new), np.append(new, True)
-        self.row.append(row[first])
-        self.start.append(start[first])
-        self.stop.append(stop[last])
-        self.full.append(full[first])
+        if len(row):
+            row, start, stop, full = _merged(row, start, stop, full)
+            self.row.append(row)
+            self.start.append(start)
+            self.stop.append(stop)
+            self.full.append(full)
 
     def runs(self, rows: int, keys: int) -> Runs:
         if not self.row:
@@ -68,6 +66,14 @@ def _table(table: Table, tensors: Mapping[str, Any]) -> Any:
     ranks = {c: Rank(c) for c in table.coordinates}
     found = evaluate(table.expr, Scope(tensors=held, ranks=ranks, box=box))
     return np.ascontiguousarray(np.broadcast_to(found.data, table.extents))
+
+
+def _merged(
+    row: IntArray, start: IntArray, stop: IntArray, full: BoolArray
+) -> tuple[IntArray, IntArray, IntArray, BoolArray]:
+    new = (start[1:] != stop[:-1]) | (row[1:] != row[:-1]) | (full[1:] != full[:-1])
+    first, last = np.append(True, new), np.append(new, True)
+    return row[first], start[first], stop[last], full[first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,12 +278,12 @@ class _Search:
         if not len(row):
             return
         which, start, stop = keys.lines(level, key)
-        row = row[which]
+        row, start, stop, full = _merged(row[which], start, stop, np.ones(len(which), bool))
         if prod(rows.sizes[level]) > 1:
             which, first, end = rows.lines(level, row)
             piece = np.repeat(which, end - first)
-            row, start, stop = expand(first, end), start[piece], stop[piece]
-        self.pieces.add(row, start, stop, np.ones(len(row), bool))
+            row, start, stop, full = expand(first, end), start[piece], stop[piece], full[piece]
+        self.pieces.add(row, start, stop, full)
 
     def _keep_open(self, row: IntArray, key: IntArray, seen: BoolArray, gap: BoolArray) -> None:
         self.open.append((row, key, seen, gap))
