@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from attnc.errors import AttncError
 from attnc.runtime.spatial.counts import Cycles, Problem, cycles_1d, cycles_2d, make_problem
-from attnc.runtime.spatial.designs import Design, Kernel, load_design
+from attnc.runtime.spatial.designs import Design, Kernel, Step, load_design
 from attnc.runtime.spatial.linear import LinearLayers, linear_layers
 from attnc.runtime.spatial.mappings import Found, find_mapping
 from attnc.runtime.spatial.models import LENGTHS, Model, load_model, show_length
@@ -23,6 +23,9 @@ _LONGEST = 1 << 40
 
 Unit: TypeAlias = Literal["2d", "1d"]
 Limit: TypeAlias = Literal["2d", "1d", "drain", "memory"]
+
+_UNITS: tuple[Unit, ...] = ("2d", "1d")
+_LIMITS: tuple[Limit, ...] = ("2d", "1d", "drain", "memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,64 +112,71 @@ def simulate(design: str, model: str | Model, length: int) -> Prediction:
     problem = make_problem(chosen.spec, shape, length, chosen.machine.edge)
     found = find_mapping(problem) if chosen.traffic == "mapped" else None
     kernels = [_run(problem, chosen, kernel, found) for kernel in chosen.kernels]
-    limits: dict[Limit, float] = {"2d": 0.0, "1d": 0.0, "drain": 0.0, "memory": 0.0}
-    for k in kernels:
-        for limit, cycles in k.limited.items():
-            limits[limit] += cycles
-    latency = sum(limits.values())
-    used = [(name, unit, c) for k in kernels for name, unit, c in k.einsums]
     ms = 1e3 / chosen.machine.clock_hz
+    latency = sum(cycles for k in kernels for cycles in k.limited.values())
+    limited: dict[Limit, float] = {x: sum(k.limited[x] for k in kernels) * ms for x in _LIMITS}
+    placed = [e for k in kernels for e in k.einsums]
+    einsums = tuple(
+        EinsumTime(e.name, e.unit, e.cycles.taken, e.cycles.busy / latency) for e in placed
+    )
     return Prediction(
-        chosen.name,
-        shape.name,
-        length,
-        problem.attention.passes.passes,
-        latency,
-        latency * ms,
-        sum(k.traffic_bytes for k in kernels),
-        {unit: _used(used, unit) / latency for unit in ("2d", "1d")},
-        {limit: cycles * ms for limit, cycles in limits.items()},
-        tuple(EinsumTime(n, unit, c.taken, c.busy / latency) for n, unit, c in used),
-        linear_layers(shape, length, chosen.machine),
+        design=chosen.name,
+        model=shape.name,
+        length=length,
+        passes=problem.attention.passes.passes,
+        cycles=latency,
+        ms=latency * ms,
+        traffic_bytes=sum(k.traffic_bytes for k in kernels),
+        utilisation={u: sum(e.utilisation for e in einsums if e.unit == u) for u in _UNITS},
+        limited_ms=limited,
+        einsums=einsums,
+        linear=linear_layers(shape, length, chosen.machine),
     )
 
 
-_Bound: TypeAlias = tuple[str, Unit, Cycles]
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An Einsum on an array."""
+
+    name: str
+    unit: Unit
+    cycles: Cycles
 
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """A kernel: cycles by what limits them, bytes, and the cycles of each Einsum."""
+    """A kernel: cycles by what limits them, bytes, and its Einsums."""
 
     limited: Mapping[Limit, float]
     traffic_bytes: float
-    einsums: tuple[_Bound, ...]
+    einsums: tuple[_Placed, ...]
 
 
 def _run(problem: Problem, design: Design, kernel: Kernel, found: Found | None) -> _Ran:
-    einsums: list[_Bound] = []
-    limited: dict[Limit, float] = {"2d": 0.0, "1d": 0.0, "drain": 0.0}
+    einsums: list[_Placed] = []
+    limited: dict[Limit, float] = {limit: 0.0 for limit in _LIMITS}
     for step in kernel.steps:
-        long: list[_Bound] = [
-            (e, "2d", _cycles_2d(problem, design, e, found)) for e in step.array_2d
-        ]
-        short: list[_Bound] = [
-            (e, "1d", cycles_1d(problem, e, design.cycles)) for e in step.array_1d
-        ]
-        times: dict[Unit, float] = {
-            "2d": sum(c.taken for _, _, c in long),
-            "1d": sum(c.taken for _, _, c in short),
-        }
-        slower: Unit = "1d" if times["1d"] > times["2d"] else "2d"
+        placed = _place(problem, design, step, found)
+        times = {unit: sum(p.cycles.taken for p in placed if p.unit == unit) for unit in _UNITS}
+        slower = max(_UNITS, key=lambda unit: times[unit])
         limited[slower] += times[slower]
         rows = sum(_cycles_2d(problem, design, e, found).taken for e in step.drained)
         limited["drain"] += rows * problem.edge
-        einsums += long + short
+        einsums += placed
     traffic_bytes = _words(problem, design, kernel, found) * design.machine.word_bytes
     memory = traffic_bytes / design.machine.bytes_per_second * design.machine.clock_hz
     if memory > sum(limited.values()):
-        limited = {"memory": memory}
+        limited = {limit: memory if limit == "memory" else 0.0 for limit in _LIMITS}
     return _Ran(limited, traffic_bytes, tuple(einsums))
+
+
+def _place(
+    problem: Problem, design: Design, step: Step, found: Found | None
+) -> tuple[_Placed, ...]:
+    return (
+        *(_Placed(e, "2d", _cycles_2d(problem, design, e, found)) for e in step.array_2d),
+        *(_Placed(e, "1d", cycles_1d(problem, e, design.cycles)) for e in step.array_1d),
+    )
 
 
 def _cycles_2d(problem: Problem, design: Design, einsum: str, found: Found | None) -> Cycles:
@@ -180,10 +190,6 @@ def _words(problem: Problem, design: Design, kernel: Kernel, found: Found | None
     if design.traffic == "resident":
         return resident(problem, kernel, design.machine)
     return streamed(problem, kernel, design)
-
-
-def _used(einsums: list[_Bound], unit: Unit) -> float:
-    return sum(c.busy for _, bound, c in einsums if bound == unit)
 
 
 def _check_length(length: int, edge: int) -> None:

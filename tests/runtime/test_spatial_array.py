@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -21,8 +23,9 @@ from attnc.runtime.spatial.mappings import Found
 from attnc.runtime.spatial.models import LENGTHS, Model, load_model, model_names, show_length
 from attnc.runtime.spatial.simulate import Prediction, simulate
 
+ROOT = Path(__file__).parents[2]
 TABLES = Path(__file__).parent / "fusemax_tables"
-MAPPINGS = Path(__file__).parents[2] / "runtime" / "spatial" / "flat_mappings.csv"
+MAPPINGS = ROOT / "runtime" / "spatial" / "flat_mappings.csv"
 LENGTH = {show_length(n): n for n in LENGTHS}
 EACH = [(m, n) for m in model_names() for n in LENGTHS]
 
@@ -202,11 +205,26 @@ def test_a_model_has_positive_figures() -> None:
         Model("none", 512, 0, 64, 2048)
 
 
-def test_no_torch_is_loaded() -> None:
-    code = (
-        "import sys; from attnc.runtime.spatial.simulate import simulate; "
-        "print(simulate('flat', 'xlm', 1 << 20)); sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def _run(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("flat, XLM at 1M: 2.228e+07 ms, limited by memory;")
+    return done.stdout
+
+
+def test_no_torch_is_loaded() -> None:
+    printed = _run(
+        "-c",
+        "import sys; from attnc.runtime.spatial.simulate import simulate; "
+        "print(simulate('flat', 'xlm', 1 << 20)); sys.exit('torch' in sys.modules)",
+    )
+    assert printed.startswith("flat, XLM at 1M: 2.228e+07 ms, limited by memory;")
+
+
+def test_the_page_shows_what_the_benchmark_prints(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    printed = _run("benchmarks/spatial_array.py", "--means", "--json", str(file))
+    assert printed in (ROOT / "docs" / "spatial-arrays.md").read_text(encoding="utf-8")
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    assert rows == [simulated(d, m, n).to_dict() for d in design_names() for m, n in EACH]
