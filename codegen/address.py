@@ -80,6 +80,9 @@ class Addressing:
 
     def _axis(self, a: Address, tensor: str, axis: int, index: Expr, rank: str) -> None:
         stride = self.scope.stride(tensor, axis)
+        if (tensor, axis) in self.scope.permuted:
+            self._placed(a, rank, stride)
+            return
         split = self._linear(index, a.axes)
         name = self._index(a, tensor, index, rank)
         if split is None:
@@ -90,6 +93,13 @@ class Addressing:
             a.scalars.append(f"{rest} * {stride}")
         for r, factor in split.factors.items():
             self._steps(a, r, factor, stride)
+
+    def _placed(self, a: Address, rank: str, stride: str) -> None:
+        """The terms of an axis whose tokens stand in the order of tiles."""
+        self.stepped.add(stride)
+        moves = a.moving if rank == self.scope.stage.swept else a.scalars
+        moves.append(f"{self.scope.outer_place(rank)} * {stride}")
+        a.tiles.append(f"{self.scope.inner_place(rank)}{subscript((rank,), a.axes)} * {stride}")
 
     def _steps(self, a: Address, rank: str, factor: int, stride: str) -> None:
         """The terms of a tile coordinate: start of the tile, place within it."""

@@ -21,12 +21,17 @@ from attnc.ir.walk import subexprs
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Rows and swept coordinates per tile, warps (of 32 lanes), depth of the load pipeline."""
+    """Rows and swept coordinates per tile, warps (of 32 lanes), depth of the load pipeline.
+
+    permuted: whether tokens whose tiles have several axes, or gaps, are put in the order of tiles
+    before the kernel and back after it; None: where `permutes_tokens` says so.
+    """
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
+    permuted: bool | None = None
 
 
 # Largest first. Exact products of float32 use no matrix instructions, and many registers.
@@ -67,6 +72,15 @@ def config_table(stage: SweepStage, cascade: Cascade) -> dict[int, dict[int, Con
         candidates = candidates if stage.row is not None else _ONE_ROW
         found[itemsize] = {w: _first(stage, candidates, w, itemsize, listed) for w in _WIDTHS}
     return found
+
+
+def permutes_tokens(stage: SweepStage) -> bool:
+    """Whether a pass that makes tiles contiguous pays: where a token alone is no whole sector.
+
+    A tensor with a feature rank has its features side by side, at least 32 bytes of them: loading
+    tokens from anywhere then moves no byte in vain, and permuting them would move all twice more.
+    """
+    return not {*stage.inner, *stage.columns}
 
 
 def padded(extent: int) -> int:

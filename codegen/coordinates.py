@@ -29,11 +29,17 @@ def tile_coordinates(
     rank = layout.rank
     start, local, offsets = scope.start(rank), scope.local(rank), scope.offsets(rank)
     parts = scope.cascade.rank(rank).components
+    place = (scope.inner_place(rank), scope.arange(scope.block(rank)))
+    begins = (scope.outer_place(rank), f"tl.load({scope.places(rank)} + {start})")
+    if layout.is_flat:
+        places: tuple[Definition, ...] = ((local, place[1]),)
+    else:
+        places = (place, (local, f"{place[0]}{_times(scope, layout.axes[0])}"))
     if layout.coordinates == (rank,):
-        places = f"{scope.arange(scope.block(rank))}{_times(scope, layout.axes[0])}"
         return Coordinates(
-            ((local, places),),
+            places,
             (
+                begins,
                 (offsets, f"{start} + {local}"),
                 (scope.inside(rank), f"{offsets} < {scope.extent(rank)}"),
                 *((scope.offsets(c), component(c, rank)) for c in parts),
@@ -41,8 +47,9 @@ def tile_coordinates(
         )
     edges = " & ".join(f"({scope.offsets(c)} < {scope.extent(c)})" for c in parts)
     return Coordinates(
-        _local_grid(scope, layout),
+        (place, *_local_grid(scope, layout)),
         (
+            begins,
             (offsets, f"{start} + {local}"),
             *(
                 (scope.offsets(c), f"{_first(scope, c, parts, start)} + {scope.local(c)}")
@@ -56,8 +63,7 @@ def tile_coordinates(
 def _local_grid(scope: Scope, layout: Layout) -> tuple[Definition, ...]:
     """Places of a tile along each component, and as one number."""
     rank, parts = layout.rank, layout.coordinates
-    place = scope.namer.name(("place in tile", rank), f"place_{rank}")
-    found = [(place, scope.arange(scope.block(rank)))]
+    place, found = scope.inner_place(rank), list[Definition]()
     for i, axis in enumerate(layout.axes):
         inner = " * ".join(scope.block(c) for c in parts[i + 1 :])
         inner = f"({inner})" if i + 2 < len(parts) else inner

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attnc.codegen.code import CONSTANTS
-from attnc.codegen.config import Config
+from attnc.codegen.config import Config, permutes_tokens
 from attnc.codegen.environment import templates
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
 from attnc.codegen.kernel import words, write_kernel
@@ -28,10 +28,18 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     lead = leading_input(plan.cascade)
     helpers = {op: names.name(("helper", op), wish) for op, wish in HELPER_NAMES.items()}
     kernels = tuple(
-        write_kernel(plan.cascade, s, names.name(("kernel", i), f"{public}_kernel"), lead, helpers)
+        write_kernel(
+            plan.cascade,
+            s,
+            names.name(("kernel", i), f"{public}_kernel"),
+            lead,
+            helpers,
+            _permutes(s, (config or {}).get(s.name)),
+        )
         for i, s in enumerate(plan.stages)
         if isinstance(s, SweepStage)
     )
+    permuted = any(k.permuted for k in kernels)
     lists = tuple(k.lists for k in kernels if k.lists is not None)
     launcher = write_launcher(plan, kernels, public, config or {})
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
@@ -40,13 +48,19 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     template = templates().get_template("module.py.j2")
     fields = {
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
-        "lists": lists, "list_helpers": tile_list_helpers(lists) if lists else "",
+        "lists": lists, "list_helpers": tile_list_helpers(lists, permuted) if lists else "",
         "notes": _derivation(plan), "constants": constants,
         "spec": _listing(plan.cascade),
     }  # fmt: skip
     unnamed = template.render(**fields, digest="")
     digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]
     return template.render(**fields, digest=digest)
+
+
+def _permutes(stage: SweepStage, config: Config | None) -> bool:
+    """Whether tokens are put in the order of tiles: as it was asked for, or where that pays."""
+    asked = None if config is None else config.permuted
+    return permutes_tokens(stage) if asked is None else asked
 
 
 def _derivation(plan: Plan) -> tuple[str, ...]:

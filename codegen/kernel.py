@@ -20,6 +20,7 @@ from attnc.codegen.list_visits import (
 )
 from attnc.codegen.mask_parts import name_mask_parts, renamed
 from attnc.codegen.overflow import overflow
+from attnc.codegen.permute import permuted_axes
 from attnc.codegen.products import Products
 from attnc.codegen.prune import all_lets, count_uses, operands, prune, used_names
 from attnc.codegen.scope import Scope
@@ -43,8 +44,8 @@ from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, SweepStage
 from attnc.ir.walk import index_ranks
 
 Role: TypeAlias = Literal[
-    "tensor", "table", "tiles", "stride", "extent", "param", "host", "count", "step", "width",
-    "block", "wide",
+    "tensor", "table", "tiles", "places", "stride", "extent", "param", "host", "count", "step",
+    "width", "block", "wide",
 ]  # fmt: skip
 # Passed at run time: no value causes a recompilation.
 _NUMBERS: tuple[Role, ...] = ("extent", "param", "host", "count", "step")
@@ -77,7 +78,8 @@ class Kernel:
     `split` is the column rank whose tiles go to different programs; `multiplied` are the tensors
     whose tiles enter matrix products as they are, so their types must agree. `stepped` names the
     strides by which tile coordinates are multiplied: where one is large, offsets must be `wide`.
-    `lists` makes the table and the list from which it knows its tiles, if it has no closed form.
+    `lists` makes the table and the list from which it knows its tiles, if it has no closed form;
+    `permuted` are the axes of tensors that it wants in the order of tiles.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Kernel:
     multiplied: tuple[str, ...]
     stepped: frozenset[str]
     lists: TileLists | None = None
+    permuted: frozenset[tuple[str, int]] = frozenset()
 
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
         """The parameters of some roles, in order."""
@@ -110,7 +113,7 @@ class Kernel:
         strides = self.named("stride")
         tensors = dict.fromkeys(p.of for p in strides)
         groups = [
-            self.named("tensor", "table", "tiles"),
+            self.named("tensor", "table", "tiles", "places"),
             *([p for p in strides if p.of == t] for t in tensors),
             self.named(*_NUMBERS),
         ]
@@ -126,12 +129,17 @@ class Kernel:
 
 
 def write_kernel(
-    cascade: Cascade, stage: SweepStage, name: str, lead: str, helpers: Mapping[str, str]
+    cascade: Cascade,
+    stage: SweepStage,
+    name: str,
+    lead: str,
+    helpers: Mapping[str, str],
+    permute: bool = False,
 ) -> Kernel:
     """The kernel of a stage.
 
     `lead` is the tensor whose type products of computed tiles take; `helpers` names the functions
-    that the module defines.
+    that the module defines. `permute`: tokens are put in the order of tiles, where that differs.
     """
     stage = prune(stage)
     ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
@@ -140,7 +148,9 @@ def write_kernel(
         ranges = (None,) * len(ranges)
     stage = replace(stage, resident=(*stage.resident, *missing_loads(ranges, stage)))
     named = name_mask_parts(stage, cascade)
-    scope = Scope(cascade, named.stage, helpers, {} if lists is None else lists.layouts)
+    layouts = {} if lists is None else lists.layouts
+    scope = Scope(cascade, named.stage, helpers, layouts)
+    scope.permuted = permuted_axes(stage, scope) if permute else frozenset()
     large = renamed(overflow(stage, ranges, cascade).nodes, named.parts)
     tiles = Tiles(scope, large=large, meaning={let: e for e, let in named.parts.items()})
     return replace(_Writer(tiles, name, lead, ranges, lists).kernel(), stage=stage)
@@ -208,6 +218,7 @@ class _Writer:
             multiplied=self._multiplied(),
             stepped=frozenset(self.addressing.stepped),
             lists=self.lists,
+            permuted=self.scope.permuted,
         )
 
     def _doc(self) -> str:
@@ -356,6 +367,7 @@ class _Writer:
         found += [
             Parameter(table_name(scope), "table", ""),
             Parameter(tiles_name(scope), "tiles", ""),
+            *(Parameter(scope.places(r), "places", r) for r in scope.layouts),
         ]
         for t in tensors:
             for i in range(len(scope.axes_of(t))):

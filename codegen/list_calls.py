@@ -25,12 +25,16 @@ class ListCaller:
     local: Callable[[str], str]
     lead: str
 
-    def lines(self, lists: TileLists) -> list[str]:
-        """Shapes of tiles, the table of row tiles, the list of key tiles."""
+    def lines(self, lists: TileLists, permuted: frozenset[str]) -> list[str]:
+        """Shapes of tiles, the table of row tiles, the list of key tiles.
+
+        `permuted`: ranks whose tokens some tensor has in the order of tiles.
+        """
         found = []
         for layout in (lists.row, lists.swept):
             if layout is not None and not layout.is_flat:
                 found += self._shape(layout)
+                found += self._order(layout) if layout.rank in permuted else []
         tensors = ", ".join(self.tensor(t) for t in lists.tensors)
         tensors += "," if len(lists.tensors) == 1 else ""
         numbers = [
@@ -63,6 +67,22 @@ class ListCaller:
             target = ", ".join(self.block(c) for c in layout.coordinates)
             lines.append(f"{target} = _tile_shape({block}, {_tuple(lengths)})")
         return lines
+
+    def order(self, rank: str) -> str:
+        """The tokens in the order of tiles."""
+        return self.local(f"order_{rank}")
+
+    def places(self, rank: str) -> str:
+        """Of each token, where it stands in that order."""
+        return self.local(f"places_{rank}")
+
+    def _order(self, layout: Layout) -> list[str]:
+        lengths = [self.number(Extent(c)) for c in layout.coordinates]
+        steps = ["1" if a.step is None else self.step(a.coordinate) for a in layout.axes]
+        sides = [self.block(c) for c in layout.coordinates]
+        numbers = ", ".join(map(_tuple, (lengths, steps, sides)))
+        target = f"{self.order(layout.rank)}, {self.places(layout.rank)}"
+        return [f"{target} = _kept(_tile_order, {self.lead}, (), {numbers})"]
 
     def _param(self, name: str) -> str:
         """Hashable: torch passes several items as a list."""

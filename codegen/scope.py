@@ -19,7 +19,8 @@ class Scope:
     """Names of one kernel.
 
     `helpers` names the functions of the module; `layouts` shapes the tiles of ranks; without one
-    they are runs of coordinates. Just now, `serial` are the ranks walked one
+    they are runs of coordinates. `permuted` are the axes of tensors whose tokens stand in the order
+    of tiles. Just now, `serial` are the ranks walked one
     coordinate at a time, and `whole` those whose tiles have no coordinate beyond the extent.
     """
 
@@ -27,6 +28,7 @@ class Scope:
     stage: SweepStage
     helpers: Mapping[str, str]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
+    permuted: frozenset[tuple[str, int]] = frozenset()
     namer: Namer = field(default_factory=Namer)
     serial: set[str] = field(default_factory=set)
     whole: set[str] = field(default_factory=set)
@@ -149,6 +151,18 @@ class Scope:
     def local(self, rank: str) -> str:
         """Coordinates counted from the start of the tile."""
         return self.namer.name(("local", rank), f"tile_{rank}")
+
+    def inner_place(self, rank: str) -> str:
+        """Places of a tile, counted from 0."""
+        return self.namer.name(("place in tile", rank), f"place_{rank}")
+
+    def outer_place(self, rank: str) -> str:
+        """Where a tile begins in the order of tiles."""
+        return self.namer.name(("place of tile", rank), f"{rank}_place")
+
+    def places(self, rank: str) -> str:
+        """Of each token of a rank, where it stands in the order of tiles: a tensor."""
+        return self.namer.name(("places", rank), f"places_{rank}")
 
     def offsets(self, rank: str) -> str:
         """All coordinates of a tile."""

@@ -411,7 +411,14 @@ def _unguarded(e: Expr) -> Iterator[Read]:
                 yield from _unguarded(child)
 
 
-def tile_list_helpers(lists: Iterable[TileLists]) -> str:
-    """The functions that list tiles, as far as some lists need them."""
+def tile_list_helpers(lists: Iterable[TileLists], permuted: bool = False) -> str:
+    """The functions that list tiles, as far as some lists need them.
+
+    `permuted`: and the one that orders tokens by tiles.
+    """
     helpers = {h for x in lists for h in x.helpers}
-    return templates().get_template("tile_lists.py.j2").render(helpers=helpers, kept=_KEPT)
+    return (
+        templates()
+        .get_template("tile_lists.py.j2")
+        .render(helpers=helpers, kept=_KEPT, permuted=permuted)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import TypeAlias
 
@@ -41,6 +42,18 @@ def load() -> Callable[[str], ModuleType]:
     def make(spec: str) -> ModuleType:
         made = plan(_cascade(spec))
         small = {s.name: SMALL for s in made.stages}
+        return load_source(emit(made, small), made.cascade.name, interpret=True)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_permuted() -> Callable[[str], ModuleType]:
+    """`load`, with the tokens of each tile side by side where tiles have several axes, or gaps."""
+
+    def make(spec: str) -> ModuleType:
+        made = plan(_cascade(spec))
+        small = {s.name: replace(SMALL, permuted=True) for s in made.stages}
         return load_source(emit(made, small), made.cascade.name, interpret=True)
 
     return make

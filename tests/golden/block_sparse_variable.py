@@ -484,7 +484,7 @@ def _block_sparse_variable_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_variable_34cefe5a130d_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_variable_f227243bf2f3_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -516,16 +516,16 @@ def _block_sparse_variable(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _block_sparse_variable_kernel_tiles, Q, (select, query_block, key_block), M, N, H, BLOCK_M,
+        BLOCK_N,
+    )
     wide = (
         1048576
         < max(
             Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
             query_block.stride(1), key_block.stride(1), O.stride(2), O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _block_sparse_variable_kernel_tiles, Q, (select, query_block, key_block), M, N, H, BLOCK_M,
-        BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

@@ -443,7 +443,7 @@ def _clear_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clear_4028ebee2c42_{__name__}")
+_OP = re.sub(r"\W", "_", f"clear_364bc863f34d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -476,6 +476,9 @@ def _clear(
     BLOCK_M, BLOCK_N, threads, stages = tiles[own_width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _clear_kernel_tiles, Q, (), M, N, text, width, radius, BLOCK_M, BLOCK_N,
+    )
     reach = max(M * M, M * N, N * N, M * text, N * text, text * text, width * width, text, width)
     if 288230376151711744 < reach:
         raise ValueError(f"clear_kernel needs integers of more than 64 bits, for {reach}")
@@ -487,9 +490,6 @@ def _clear(
         )
     )
     wide = wide or 67108864 < reach
-    row_table, key_tiles = _kept(
-        _clear_kernel_tiles, Q, (), M, N, text, width, radius, BLOCK_M, BLOCK_N,
-    )
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

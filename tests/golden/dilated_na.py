@@ -598,7 +598,7 @@ def _dilated_na_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_f0b835302566_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_5ecf626ee91b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -621,7 +621,7 @@ def _dilated_na(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
     _, RY, RX = bias.shape
 
@@ -640,17 +640,6 @@ def _dilated_na(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    reach = max(window, dilation[0], dilation[1])
-    if 1152921504606846976 < reach:
-        raise ValueError(f"dilated_na_kernel needs integers of more than 64 bits, for {reach}")
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
-    wide = wide or 268435456 < reach
     step_my, step_mx = _steps(BLOCK_M, (MY, MX), (dilation[0], dilation[1]))
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (triton.cdiv(MY, step_my), triton.cdiv(MX, step_mx)))
     step_ny, step_nx = _steps(BLOCK_N, (NY, NX), (dilation[0], dilation[1]))
@@ -659,6 +648,17 @@ def _dilated_na(
         _dilated_na_kernel_tiles, Q, (), MY, MX, NY, NX, tuple(dilation), window, step_my, step_mx,
         step_ny, step_nx, BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
     )
+    reach = max(window, dilation[0], dilation[1])
+    if 1152921504606846976 < reach:
+        raise ValueError(f"dilated_na_kernel needs integers of more than 64 bits, for {reach}")
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
+    )
+    wide = wide or 268435456 < reach
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

@@ -447,7 +447,7 @@ def _document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"document_4cef4d9b98e5_{__name__}")
+_OP = re.sub(r"\W", "_", f"document_dc62a6228496_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -476,6 +476,7 @@ def _document(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(_document_kernel_tiles, Q, (doc,), M, N, B, BLOCK_M, BLOCK_N)
     wide = (
         1048576
         < max(
@@ -483,7 +484,6 @@ def _document(
             doc.stride(1), O.stride(2), O.stride(3),
         )
     )
-    row_table, key_tiles = _kept(_document_kernel_tiles, Q, (doc,), M, N, B, BLOCK_M, BLOCK_N)
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

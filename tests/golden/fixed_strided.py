@@ -405,7 +405,7 @@ def _fixed_strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"fixed_strided_8e4446bd5d2d_{__name__}")
+_OP = re.sub(r"\W", "_", f"fixed_strided_f7122ec7c2a4_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -435,15 +435,15 @@ def _fixed_strided(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _fixed_strided_kernel_tiles, Q, (), M, N, H, stride, summary, BLOCK_M, BLOCK_N,
+    )
     wide = (
         1048576
         < max(
             Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
             O.stride(2), O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _fixed_strided_kernel_tiles, Q, (), M, N, H, stride, summary, BLOCK_M, BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

@@ -470,7 +470,7 @@ def _halonet_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"halonet_5c3068dc894c_{__name__}")
+_OP = re.sub(r"\W", "_", f"halonet_ad20c8f36c3e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -493,7 +493,7 @@ def _halonet(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
     RY_extent, _ = RY.shape
     RX_extent, _ = RX.shape
@@ -514,23 +514,23 @@ def _halonet(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    reach = max(block, halo)
-    if 1152921504606846976 < reach:
-        raise ValueError(f"halonet_kernel needs integers of more than 64 bits, for {reach}")
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            A.stride(2), C.stride(2), O.stride(2), O.stride(3),
-        )
-    )
-    wide = wide or 268435456 < reach
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (MY, MX))
     BLOCK_NY, BLOCK_NX = _tile_shape(BLOCK_N, (NY, NX))
     row_table, key_tiles = _kept(
         _halonet_kernel_tiles, Q, (), MY, MX, NY, NX, block, halo, BLOCK_MY, BLOCK_MX, BLOCK_NY,
         BLOCK_NX,
     )
+    reach = max(block, halo)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"halonet_kernel needs integers of more than 64 bits, for {reach}")
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            A.stride(2), C.stride(2), O.stride(2), O.stride(3),
+        )
+    )
+    wide = wide or 268435456 < reach
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

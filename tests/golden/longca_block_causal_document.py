@@ -458,7 +458,7 @@ def _longca_block_causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_block_causal_document_272530793a33_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_block_causal_document_0771261afe44_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -489,6 +489,9 @@ def _longca_block_causal_document(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _longca_block_causal_document_kernel_tiles, Q, (doc,), M, N, B, block, BLOCK_M, BLOCK_N,
+    )
     reach = max(M * block, block)
     if 1152921504606846976 < reach:
         raise ValueError(
@@ -502,9 +505,6 @@ def _longca_block_causal_document(
         )
     )
     wide = wide or 268435456 < reach
-    row_table, key_tiles = _kept(
-        _longca_block_causal_document_kernel_tiles, Q, (doc,), M, N, B, block, BLOCK_M, BLOCK_N,
-    )
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

@@ -385,7 +385,7 @@ def _longca_global_sliding_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_92a912f80eb9_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_84b0e663789d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -414,15 +414,15 @@ def _longca_global_sliding_window(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _longca_global_sliding_window_kernel_tiles, Q, (), M, N, window, BLOCK_M, BLOCK_N,
+    )
     wide = (
         1048576
         < max(
             Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
             O.stride(2), O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _longca_global_sliding_window_kernel_tiles, Q, (), M, N, window, BLOCK_M, BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

@@ -468,7 +468,7 @@ def _longca_prefix_lm_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_083d31be90ef_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_78e1808a0100_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -500,15 +500,15 @@ def _longca_prefix_lm_document(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _longca_prefix_lm_document_kernel_tiles, Q, (doc, begin), M, N, B, prefix, BLOCK_M, BLOCK_N,
+    )
     wide = (
         1048576
         < max(
             Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
             doc.stride(1), begin.stride(1), O.stride(2), O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _longca_prefix_lm_document_kernel_tiles, Q, (doc, begin), M, N, B, prefix, BLOCK_M, BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

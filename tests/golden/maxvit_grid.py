@@ -499,7 +499,7 @@ def _maxvit_grid_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"maxvit_grid_9d350b5d760a_{__name__}")
+_OP = re.sub(r"\W", "_", f"maxvit_grid_e1d4fd319f37_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -520,7 +520,7 @@ def _maxvit_grid(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
     _, RY, RX = bias.shape
 
@@ -540,13 +540,6 @@ def _maxvit_grid(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
     step_my, step_mx = _steps(
         BLOCK_M, (MY, MX), (_exact(MY, grid, "MY / grid"), _exact(MX, grid, "MX / grid")),
     )
@@ -558,6 +551,13 @@ def _maxvit_grid(
     row_table, key_tiles = _kept(
         _maxvit_grid_kernel_tiles, Q, (), MY, MX, NY, NX, grid, step_my, step_mx, step_ny, step_nx,
         BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
+    )
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = row_table.shape[1] * B * H
     if programs:

@@ -388,7 +388,7 @@ def _moa_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"moa_window_a91b1d8f0d92_{__name__}")
+_OP = re.sub(r"\W", "_", f"moa_window_06c0384db378_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -421,15 +421,15 @@ def _moa_window(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _moa_window_kernel_tiles, Q, (span,), M, N, H, block, sink, BLOCK_M, BLOCK_N,
+    )
     wide = (
         1048576
         < max(
             Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
             O.stride(2), O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _moa_window_kernel_tiles, Q, (span,), M, N, H, block, sink, BLOCK_M, BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

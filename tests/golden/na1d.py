@@ -75,7 +75,8 @@ def na1d_kernel(
     full_end = tl.load(entry + 2)
     end = tl.load(entry + 3)
     g = h // h_per_g
-    tile_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32) * step_m
+    place_m = tl.arange(0, BLOCK_M).to(tl.int64 if WIDE else tl.int32)
+    tile_m = place_m * step_m
     offs_m = m0 + tile_m
     in_m = offs_m < M
     offs_d = tl.arange(0, BLOCK_D).to(tl.int64 if WIDE else tl.int32)
@@ -100,7 +101,8 @@ def na1d_kernel(
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
-    tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32) * step_n
+    place_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
+    tile_n = place_n * step_n
     k_ptrs = (
         K + b * stride_kb + g * stride_kg + tile_n[None, :] * stride_kn
         + offs_d[:, None] * stride_kd
@@ -485,7 +487,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_5372569edbfe_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_3879d5cb636c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -520,23 +522,23 @@ def _na1d(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    reach = max(stride, window, dilation)
-    if 1152921504606846976 < reach:
-        raise ValueError(f"na1d_kernel needs integers of more than 64 bits, for {reach}")
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
-    wide = wide or 268435456 < reach
     step_m, = _steps(BLOCK_M, (M,), (dilation,))
     step_n, = _steps(BLOCK_N, (N,), (dilation,))
     row_table, key_tiles = _kept(
         _na1d_kernel_tiles, Q, (), M, N, dilation, causal, stride, window, step_m, step_n, BLOCK_M,
         BLOCK_N,
     )
+    reach = max(stride, window, dilation)
+    if 1152921504606846976 < reach:
+        raise ValueError(f"na1d_kernel needs integers of more than 64 bits, for {reach}")
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
+    )
+    wide = wide or 268435456 < reach
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

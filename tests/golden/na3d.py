@@ -743,7 +743,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_584ae2e81419_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_ac080518a1b5_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -767,7 +767,7 @@ def _na3d(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
 
     floordiv_tile = stride[0] // 2
@@ -788,20 +788,6 @@ def _na3d(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    reach = max(
-        stride[0], window[0], dilation[0], stride[1], window[1], dilation[1], stride[2], window[2],
-        dilation[2],
-    )
-    if 1152921504606846976 < reach:
-        raise ValueError(f"na3d_kernel needs integers of more than 64 bits, for {reach}")
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
-    wide = wide or 268435456 < reach
     step_mt, step_my, step_mx = _steps(
         BLOCK_M, (MT, MY, MX), (dilation[0], dilation[1], dilation[2]),
     )
@@ -819,6 +805,20 @@ def _na3d(
         tuple(stride), tuple(window), step_mt, step_my, step_mx, step_nt, step_ny, step_nx,
         BLOCK_MT, BLOCK_MY, BLOCK_MX, BLOCK_NT, BLOCK_NY, BLOCK_NX,
     )
+    reach = max(
+        stride[0], window[0], dilation[0], stride[1], window[1], dilation[1], stride[2], window[2],
+        dilation[2],
+    )
+    if 1152921504606846976 < reach:
+        raise ValueError(f"na3d_kernel needs integers of more than 64 bits, for {reach}")
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
+    )
+    wide = wide or 268435456 < reach
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

@@ -460,7 +460,7 @@ def _region_mask_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"region_mask_6839008bcda3_{__name__}")
+_OP = re.sub(r"\W", "_", f"region_mask_ff4b14d47554_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -491,6 +491,9 @@ def _region_mask(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _region_mask_kernel_tiles, Q, (query_region, key_region, shared), M, N, B, BLOCK_M, BLOCK_N,
+    )
     wide = (
         1048576
         < max(
@@ -498,9 +501,6 @@ def _region_mask(
             query_region.stride(1), key_region.stride(1), shared.stride(1), O.stride(2),
             O.stride(3),
         )
-    )
-    row_table, key_tiles = _kept(
-        _region_mask_kernel_tiles, Q, (query_region, key_region, shared), M, N, B, BLOCK_M, BLOCK_N,
     )
     programs = row_table.shape[1] * B * H
     if programs:

@@ -445,7 +445,7 @@ def _scale_blockdiag_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"scale_blockdiag_80d4feb405c9_{__name__}")
+_OP = re.sub(r"\W", "_", f"scale_blockdiag_e78e14f7f101_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -474,6 +474,7 @@ def _scale_blockdiag(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(_scale_blockdiag_kernel_tiles, Q, (scale,), M, N, BLOCK_M, BLOCK_N)
     wide = (
         1048576
         < max(
@@ -481,7 +482,6 @@ def _scale_blockdiag(
             scale.stride(0), O.stride(2), O.stride(3),
         )
     )
-    row_table, key_tiles = _kept(_scale_blockdiag_kernel_tiles, Q, (scale,), M, N, BLOCK_M, BLOCK_N)
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

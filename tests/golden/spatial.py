@@ -426,7 +426,7 @@ def _spatial_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"spatial_0463302e5faf_{__name__}")
+_OP = re.sub(r"\W", "_", f"spatial_bb847b0f33be_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -443,7 +443,7 @@ def _spatial(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
 
     h_per_g = _exact(H, G, "H / G")
@@ -458,13 +458,6 @@ def _spatial(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
     step_mf, _ = _steps(BLOCK_M, (MF, MP), (MF, 1))
     BLOCK_MF, BLOCK_MP = _tile_shape(BLOCK_M, (triton.cdiv(MF, step_mf), MP))
     step_nf, _ = _steps(BLOCK_N, (NF, NP), (NF, 1))
@@ -472,6 +465,13 @@ def _spatial(
     row_table, key_tiles = _kept(
         _spatial_kernel_tiles, Q, (), MF, MP, NF, NP, step_mf, step_nf, BLOCK_MF, BLOCK_MP,
         BLOCK_NF, BLOCK_NP,
+    )
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = row_table.shape[1] * B * H
     if programs:

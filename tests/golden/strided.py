@@ -411,7 +411,7 @@ def _strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"strided_01679b8f1136_{__name__}")
+_OP = re.sub(r"\W", "_", f"strided_cabd76c8675e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -439,6 +439,7 @@ def _strided(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(_strided_kernel_tiles, Q, (), M, N, H, stride, BLOCK_M, BLOCK_N)
     wide = (
         1048576
         < max(
@@ -446,7 +447,6 @@ def _strided(
             O.stride(2), O.stride(3),
         )
     )
-    row_table, key_tiles = _kept(_strided_kernel_tiles, Q, (), M, N, H, stride, BLOCK_M, BLOCK_N)
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

@@ -480,7 +480,7 @@ def _swin_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"swin_4d27145d942f_{__name__}")
+_OP = re.sub(r"\W", "_", f"swin_7a84f1f56515_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -503,7 +503,7 @@ def _swin(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
     _, RY, RX = bias.shape
 
@@ -519,23 +519,23 @@ def _swin(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    reach = window
-    if 1152921504606846976 < reach:
-        raise ValueError(f"swin_kernel needs integers of more than 64 bits, for {reach}")
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
-    wide = wide or 268435456 < reach
     BLOCK_MY, BLOCK_MX = _tile_shape(BLOCK_M, (MY, MX))
     BLOCK_NY, BLOCK_NX = _tile_shape(BLOCK_N, (NY, NX))
     row_table, key_tiles = _kept(
         _swin_kernel_tiles, Q, (), MY, MX, NY, NX, shift, window, BLOCK_MY, BLOCK_MX, BLOCK_NY,
         BLOCK_NX,
     )
+    reach = window
+    if 1152921504606846976 < reach:
+        raise ValueError(f"swin_kernel needs integers of more than 64 bits, for {reach}")
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
+    )
+    wide = wide or 268435456 < reach
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):

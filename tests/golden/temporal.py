@@ -426,7 +426,7 @@ def _temporal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"temporal_33f5247afd80_{__name__}")
+_OP = re.sub(r"\W", "_", f"temporal_743d40c07809_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -443,7 +443,7 @@ def _temporal(
     if len({Q.dtype, K.dtype, V.dtype}) > 1:
         raise ValueError("Q, K, V must have the same dtype")
     B, H, M, D = Q.shape
-    _, G, _, _ = K.shape
+    _, G, N, _ = K.shape
     _, _, _, E = V.shape
 
     h_per_g = _exact(H, G, "H / G")
@@ -458,13 +458,6 @@ def _temporal(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
-    wide = (
-        1048576
-        < max(
-            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
-            O.stride(2), O.stride(3),
-        )
-    )
     _, step_mp = _steps(BLOCK_M, (MF, MP), (1, MP))
     BLOCK_MF, BLOCK_MP = _tile_shape(BLOCK_M, (MF, triton.cdiv(MP, step_mp)))
     _, step_np = _steps(BLOCK_N, (NF, NP), (1, NP))
@@ -472,6 +465,13 @@ def _temporal(
     row_table, key_tiles = _kept(
         _temporal_kernel_tiles, Q, (), MP, MF, NF, NP, step_mp, step_np, BLOCK_MF, BLOCK_MP,
         BLOCK_NF, BLOCK_NP,
+    )
+    wide = (
+        2147483648
+        < max(2048, M, N) * max(
+            Q.stride(2), Q.stride(3), K.stride(2), K.stride(3), V.stride(2), V.stride(3),
+            O.stride(2), O.stride(3),
+        )
     )
     programs = row_table.shape[1] * B * H
     if programs:

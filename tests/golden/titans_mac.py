@@ -426,7 +426,7 @@ def _titans_mac_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"titans_mac_3b7c26d74ec5_{__name__}")
+_OP = re.sub(r"\W", "_", f"titans_mac_5099e02178c5_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
@@ -456,6 +456,9 @@ def _titans_mac(
     BLOCK_M, BLOCK_N, threads, stages = tiles[width]
     if M <= 16:
         BLOCK_M = 16
+    row_table, key_tiles = _kept(
+        _titans_mac_kernel_tiles, Q, (), M, N, persistent, sliding, window, BLOCK_M, BLOCK_N,
+    )
     reach = persistent
     if 1152921504606846976 < reach:
         raise ValueError(f"titans_mac_kernel needs integers of more than 64 bits, for {reach}")
@@ -467,9 +470,6 @@ def _titans_mac(
         )
     )
     wide = wide or 268435456 < reach
-    row_table, key_tiles = _kept(
-        _titans_mac_kernel_tiles, Q, (), M, N, persistent, sliding, window, BLOCK_M, BLOCK_N,
-    )
     programs = row_table.shape[1] * B * H
     if programs:
         with torch.cuda.device_of(Q):
