@@ -8,9 +8,10 @@ safe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
+from math import inf, nextafter
 from typing import TypeAlias
 
+from attnc.ir.cascade import ParamDecl
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.ops import OPS, REDUCTIONS
 
@@ -19,7 +20,10 @@ ANY: Interval = (-inf, inf)
 
 
 def bounds(e: Expr, tensors: Mapping[str, Interval]) -> Interval:
-    """Closed bounds of an expression's values; `tensors` bounds what it reads."""
+    """Closed bounds of an expression's values; `tensors` bounds what it reads.
+
+    A param's range stands there, too, by `param_key`.
+    """
     match e:
         case Number(value):
             return (float(value), float(value))
@@ -32,8 +36,23 @@ def bounds(e: Expr, tensors: Mapping[str, Interval]) -> Interval:
             return tensors.get(tensor, ANY)
         case Apply(op, args):
             return _apply(op, tuple(bounds(a, tensors) for a in args), args)
-        case Param():
-            return ANY
+        case Param(name, _):
+            return tensors.get(param_key(name), ANY)
+
+
+def param_key(name: str) -> str:
+    """Where the bounds of a param are found among those of tensors: no tensor is called so."""
+    return f"param {name}"
+
+
+def param_bounds(p: ParamDecl) -> Interval:
+    """The declared range; what is excluded lies outside."""
+    low = -inf if p.low is None else float(p.low)
+    high = inf if p.high is None else float(p.high)
+    return (
+        nextafter(low, inf) if p.low_open else low,
+        nextafter(high, -inf) if p.high_open else high,
+    )
 
 
 def reduced_bounds(op: str, interval: Interval) -> Interval:
@@ -105,6 +124,8 @@ def _apply(op: str, xs: tuple[Interval, ...], args: tuple[Expr, ...]) -> Interva
             return _product(xs[0], xs[1])
         case "div" | "floordiv" | "exactdiv":
             low, high = xs[1]
+            if op == "exactdiv" and low > 0 and xs[0][0] > 0:
+                return (1.0, inf)
             if low > 0:
                 return _product(xs[0], (1 / high, 1 / low)) if op == "div" else _quotient(xs)
             return (0.0, inf) if xs[0][0] >= 0 and low >= 0 else ANY

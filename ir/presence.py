@@ -17,6 +17,7 @@ from attnc.ir.ops import OPS
 from attnc.ir.walk import with_children
 
 TRUE = Number(True)
+_INTEGER_DIVISIONS = frozenset({"floordiv", "mod", "exactdiv"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def _own(
     """The conditions of one node, given present operands."""
     if e.op == "div" and not nonzero(e.args[1], tensors):
         return (Condition(Apply("ne", (e.args[1], Number(0.0)))),)
+    if e.op in _INTEGER_DIVISIONS and not nonzero(e.args[1], tensors):
+        return (Condition(Apply("ne", (e.args[1], Number(0)))),)
     if e.op == "sub" and all(may_be_minus_inf(a, finite) for a in e.args):
         lowest = tuple(Apply("eq", (a, Number(-inf))) for a in e.args)
         return (Condition(Apply("not", (Apply("and", lowest),))),)

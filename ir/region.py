@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from attnc.ir.cascade import Cascade, Einsum
 from attnc.ir.expr import Apply, Expr, Index, Read
-from attnc.ir.facts import Interval, bounds, reduced_bounds
+from attnc.ir.facts import Interval, bounds, param_bounds, param_key, reduced_bounds
 from attnc.ir.inline import body, inline
 from attnc.ir.ops import OPS
 from attnc.ir.presence import split_presence
@@ -57,8 +57,8 @@ class Scope:
 
 
 def tensor_facts(scope: Scope) -> tuple[dict[str, Interval], frozenset[str]]:
-    """Bounds of every tensor, and the tensors without infinities (sums of products of inputs)."""
-    known: dict[str, Interval] = {}
+    """Bounds of every tensor and param, and the tensors without infinities (sums of products of inputs)."""
+    known = {param_key(p.name): param_bounds(p) for p in scope.cascade.params}
     finite: set[str] = set()
     for s in scope.cascade.statements:
         if not isinstance(s, Einsum) or len(scope.cascade.producers(s.tensor)) > 1:

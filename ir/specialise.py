@@ -13,8 +13,8 @@ from typing import Any
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade, Einsum, ParamDecl, Statement
-from attnc.ir.expr import Apply, Expr, Number, Param
-from attnc.ir.walk import map_statement, rewrite
+from attnc.ir.expr import Apply, Expr, Extent, Number, Param
+from attnc.ir.walk import map_statement, rewrite, subexprs
 
 _FOLD: dict[str, Callable[..., Any]] = {
     "add": operator.add,
@@ -33,6 +33,7 @@ _FOLD: dict[str, Callable[..., Any]] = {
     "float": float,
 }
 _TRUE, _FALSE = Number(True), Number(False)
+_DIVISIONS = frozenset({"div", "floordiv", "mod", "exactdiv"})
 
 
 def specialise(cascade: Cascade, values: Mapping[str, object] | None = None) -> Cascade:
@@ -79,13 +80,24 @@ def fold_constants(e: Expr) -> Expr | None:
             return a if test else b
         case Apply("and", (a, b)) if a == _TRUE or b == _TRUE:
             return b if a == _TRUE else a
-        case Apply("and", (a, b)) if a == _FALSE or b == _FALSE:
+        case Apply("and", (a, b)) if _settles(_FALSE, a, b):
             return _FALSE
         case Apply("or", (a, b)) if a == _FALSE or b == _FALSE:
             return b if a == _FALSE else a
-        case Apply("or", (a, b)) if a == _TRUE or b == _TRUE:
+        case Apply("or", (a, b)) if _settles(_TRUE, a, b):
             return _TRUE
         case Apply(op, args) if op in _FOLD and all(isinstance(a, Number) for a in args):
             return Number(_FOLD[op](*(a.value for a in args if isinstance(a, Number))))
         case _:
             return None
+
+
+def _settles(value: Number, a: Expr, b: Expr) -> bool:
+    """Whether one side alone decides. A division by 0 on the other would make the whole absent."""
+    other = b if a == value else a
+    divides = (x for x in subexprs(other) if isinstance(x, Apply) and x.op in _DIVISIONS)
+    return value in (a, b) and all(_is_nonzero(x.args[1]) for x in divides)
+
+
+def _is_nonzero(e: Expr) -> bool:
+    return isinstance(e, Extent) or (isinstance(e, Number) and e.value != 0)

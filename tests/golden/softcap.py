@@ -77,8 +77,8 @@ def softcap_kernel(
     )
     q = tl.load(q_ptrs, mask=in_m[:, None] & in_d[None, :], other=0.0)
 
-    g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
-    z_sum = tl.zeros([BLOCK_M], tl.float32)  # sum so far
+    g_p = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
+    z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
     o_sum = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)  # sum so far
     tile_n = tl.arange(0, BLOCK_N).to(tl.int64 if WIDE else tl.int32)
     k_ptrs = (
@@ -102,18 +102,15 @@ def softcap_kernel(
         # 13: C[b, h, m, n] = cap * tanh(S[b, h, m, n] / cap)
         c = cap * tanh(s * scale_2)
         # 14: P[b, h, m, n] = softmax(n) C[b, h, m, n]  where n <= m
-        g_p_max_new = tl.maximum(g_p_max, tl.max(c, 1))
-        g_p_base = tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max_new, float("-inf"))
-        g_p_base = tl.where(g_p_base == float("-inf"), 0.0, g_p_base)
-        rescale = tl.exp(
-            tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max, float("-inf")) - g_p_base
-        )
+        g_p_new = tl.maximum(g_p, tl.max(c, 1))
+        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
+        rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(c - g_p_base[:, None])
-        z_sum = z_sum * rescale + tl.sum(w, 1)
+        z = z * rescale + tl.sum(w, 1)
         v = tl.load(v_ptrs + n0_wide * stride_vn, mask=in_e[None, :], other=0.0)
         # 15: O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h // (H / G), n, e]
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
-        g_p_max = g_p_max_new
+        g_p = g_p_new
 
     k_base = K + b * stride_kb + g * stride_kg
     k_places = tile_n[None, :] * stride_kn + offs_d[:, None] * stride_kd
@@ -130,21 +127,17 @@ def softcap_kernel(
         s = tl.dot(q, k, input_precision="ieee") * scale
         c = cap * tanh(s * scale_2)
         c_visible = tl.where(in_n[None, :] & (offs_n[None, :] <= offs_m[:, None]), c, float("-inf"))
-        g_p_max_new = tl.maximum(g_p_max, tl.max(c_visible, 1))
-        g_p_base = tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max_new, float("-inf"))
-        g_p_base = tl.where(g_p_base == float("-inf"), 0.0, g_p_base)
-        rescale = tl.exp(
-            tl.where((tl.where(cap != 0.0, 1, 0) != 0), g_p_max, float("-inf")) - g_p_base
-        )
+        g_p_new = tl.maximum(g_p, tl.max(c_visible, 1))
+        g_p_base = tl.where(g_p_new == float("-inf"), 0.0, g_p_new)
+        rescale = tl.exp(g_p - g_p_base)
         w = tl.exp(c_visible - g_p_base[:, None])
-        z_sum = z_sum * rescale + tl.sum(w, 1)
+        z = z * rescale + tl.sum(w, 1)
         v = tl.load(
             v_base + n0_wide * stride_vn + v_places, mask=in_n[:, None] & in_e[None, :], other=0.0,
         )
         o_sum = tl.dot(w.to(v.dtype), v, o_sum * rescale[:, None], input_precision="ieee")
-        g_p_max = g_p_max_new
-    z = tl.where((tl.where(cap != 0.0, 1, 0) != 0), z_sum, 0.0)
-    o = tl.where((tl.where(cap != 0.0, 1, 0) != 0) & (z[:, None] != 0.0), o_sum / z[:, None], 0.0)
+        g_p = g_p_new
+    o = tl.where(z[:, None] != 0.0, o_sum / z[:, None], 0.0)
 
     o_ptrs = (
         O + b * stride_ob + h * stride_oh + m0.to(tl.int64) * stride_om
@@ -217,7 +210,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"softcap_a2b7a1ff0255_{__name__}")
+_OP = re.sub(r"\W", "_", f"softcap_b151fb16a930_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

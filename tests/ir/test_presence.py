@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attnc.ir.expr import Apply, Expr
+from attnc.ir.cascade import ParamDecl
+from attnc.ir.expr import Apply, Expr, Param
+from attnc.ir.facts import param_bounds, param_key
 from attnc.ir.presence import TRUE, conjunction, conjuncts, split_presence
 from tests.ir.written import expression
 
@@ -23,6 +25,19 @@ def test_where_holds_and_the_value_stays() -> None:
 def test_a_divisor_must_not_be_zero_unless_it_cannot_be() -> None:
     assert conditions(expression("S[n] / Y[m]")) == (expression("Y[m] != 0.0"),)
     assert conditions(expression("S[n] / Z[m]")) == ()
+
+
+def test_integer_divisors_must_not_be_zero_either() -> None:
+    assert conditions(expression("m % n == 0")) == (expression("n != 0"),)
+    assert conditions(expression("m // (h // 2) == 0")) == (expression("h // 2 != 0"),)
+    assert conditions(expression("m // 4 + m % N + H @ G == 0")) == ()
+
+
+def test_a_param_is_as_its_declaration_says() -> None:
+    known = {param_key("w"): param_bounds(ParamDecl("w", "int", low=0, low_open=True))}
+    e = Apply("mod", (expression("m"), Param("w")))
+    assert split_presence(e, known, NOTHING)[1] == ()
+    assert len(split_presence(e, {}, NOTHING)[1]) == 1
 
 
 def test_minus_inf_from_minus_inf() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+
+from attnc.api import Attention
 from attnc.dsl import load_text
 from attnc.ir.pipeline import plan
 from attnc.ir.plan import SweepStage
@@ -67,3 +70,14 @@ def test_passes_together() -> None:
 def test_conditions_of_params_alone_or_of_floats_do_not() -> None:
     (seen,) = passes("n <= m and D > 3 and m * 0.5 < n")
     assert show_expr(seen.some) == "n <= m"
+
+
+def test_a_division_by_zero_hides() -> None:
+    (seen,) = passes("m % n == 0 or h > 3")
+    assert show_expr(seen.some) == "(m % n == 0 or h > 3) and n != 0"
+
+
+def test_what_is_absent_is_hidden_in_results() -> None:
+    attn = Attention(load_text(spec("m % n == 0 or not (m // n == 1)"), "a.attn"))
+    x = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attn(*x).double(), attn.reference(*x), rtol=0, atol=1e-6)
