@@ -70,13 +70,13 @@ class Problem:
 
     def of_a_head(self, tensor: str, rows: int) -> int:
         """Elements of a tensor for one head, or for that many of its rows."""
-        inner = [r for r in self.attention.ranks[tensor] if r and r not in _BATCH]
+        inner = tile_ranks(self.attention.ranks[tensor])
         return prod(rows if r == ROWS else self.extents[r] for r in inner)
 
     def tile_of_row(self, tensor: str) -> int:
         """Elements that belong to one row, or to none, while one tile of keys is processed."""
         held = {KEYS: self.edge, "n1": 1, ROWS: 1}
-        inner = [r for r in self.attention.ranks[tensor] if r and r not in _BATCH]
+        inner = tile_ranks(self.attention.ranks[tensor])
         return prod(held.get(r, self.extents[r]) for r in inner)
 
 
@@ -140,9 +140,9 @@ def fold(problem: Problem, rank: str) -> int:
     return max(1, problem.extents[rank] // problem.edge)
 
 
-def tile_ranks(problem: Problem, ranks: Iterable[str]) -> frozenset[str]:
+def tile_ranks(ranks: Iterable[str]) -> frozenset[str]:
     """Those along which the points of one head differ."""
-    return frozenset(ranks) - _BATCH
+    return frozenset(r for r in ranks if r) - _BATCH
 
 
 def cycles_per_point(einsum: Einsum, table: Mapping[str, int]) -> int:

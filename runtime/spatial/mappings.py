@@ -36,7 +36,7 @@ class Found:
 
     def spatial(self, problem: Problem, product: str) -> frozenset[str]:
         """The ranks on the sides of the array: those of the stationary tensor."""
-        return tile_ranks(problem, problem.attention.ranks[self.stationary[product]])
+        return tile_ranks(problem.attention.ranks[self.stationary[product]])
 
     def times(self, problem: Problem, product: str, tensor: str) -> int:
         """How often a product reads an operand, or writes its result.
@@ -46,7 +46,7 @@ class Found:
         """
         ranks = problem.attention.ranks
         both = set().union(*(ranks[t] for t in (product, *problem.attention.operands(product))))
-        (lacking,) = tile_ranks(problem, both) - set(ranks[tensor])
+        (lacking,) = tile_ranks(both) - set(ranks[tensor])
         if lacking in self.spatial(problem, product):
             return fold(problem, lacking)
         return problem.extents[ROWS] // self.rows if lacking == ROWS else 1
