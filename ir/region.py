@@ -57,7 +57,10 @@ class Scope:
 
 
 def tensor_facts(scope: Scope) -> tuple[dict[str, Interval], frozenset[str]]:
-    """Bounds of every tensor and param, and the tensors without infinities (sums of products of inputs)."""
+    """Bounds of every tensor and param, and the tensors that hold no infinities.
+
+    Those are sums of products of inputs.
+    """
     known = {param_key(p.name): param_bounds(p) for p in scope.cascade.params}
     finite: set[str] = set()
     for s in scope.cascade.statements:
