@@ -127,11 +127,12 @@ class _Side:
         which = np.arange(len(block))
         if not self.cuts:
             return which, 0 * which, 0 * which + 1
-        sizes, tiles, counts = self.sizes[level], self.tiles, self.blocks[level].counts
-        start = block % counts[-1] * sizes[-1] if len(counts) > 1 else block * sizes[-1]
-        stop = np.minimum(start + sizes[-1], tiles[-1])
-        block, stride = block // counts[-1], tiles[-1]
-        for size, n, count in zip(sizes[-2::-1], tiles[-2::-1], counts[-2::-1], strict=True):
+        axes = list(zip(self.sizes[level], self.tiles, self.blocks[level].counts, strict=True))
+        size, stride, count = axes.pop()
+        start = block % count * size if axes else block * size
+        stop = np.minimum(start + size, stride)
+        block = block // count
+        for size, n, count in reversed(axes):
             first = block % count * size
             end = np.minimum(first + size, n)
             block = block // count
