@@ -199,11 +199,11 @@ def _layout(program: Program, scope: Scope, bound: Bound, rows: int) -> Layout:
 
 def _nanoseconds(program: Program, layout: Layout) -> float:
     """What a layout costs: scores computed, and calls for the spans that they are computed in."""
-    total = 0.0
+    total, threads = 0.0, torch.get_num_threads()
     grid = prod(n for _, n in program.parts)
     for p, v in zip(program.passes, layout.visits, strict=True):
         points = int(v.runs.visited().sum()) * v.tile * layout.rows
         points *= grid * v.labels.shape[-1] // v.labels.size
         spans = v.count_spans() + points // TILE_POINTS
-        total += points * (_SCORE_NS + _FEATURE_NS * p.features) + spans * _SPAN_NS
+        total += points * (_SCORE_NS + _FEATURE_NS * p.features) / threads + spans * _SPAN_NS
     return total
