@@ -52,3 +52,8 @@ def test_masks_beside_flex_attention(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert [r["name"] for r in rows[-2:]] == ["document", "na3d"]
     assert all(r["over_compiled"] > 1 for r in rows if r["flex_compiled"] is not None)
+
+
+@pytest.mark.slow
+def test_the_cpu_script_compares() -> None:
+    assert "x)" in run("benchmarks/cpu.py", "one query")
