@@ -15,7 +15,7 @@ OWN = frozenset(
     """
     WARP_SIZE _ _capability _limits _OP _KINDS _TILES _check _divide _exact _exp _extreme _log
     _power _Axis _Box _Mask _KEPT _Ranges _at_places _by_points _check_places _distance _filled
-    _halves _in_order _kept _list_tiles _product _range _ranges _rest _stepped _steps
+    _halves _in_order _in_parts _kept _list_tiles _product _range _ranges _rest _stepped _steps
     _tile_order _tile_shape _tiles_of _unravel
     Callable NamedTuple functools itertools weakref
     """.split()

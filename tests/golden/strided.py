@@ -244,7 +244,12 @@ def _list_tiles(
     for level in reversed(range(levels)):
         ends = [((s << level) * a.tile, (s + 1 << level) * a.tile - 1)
                 for s, a in zip(spans, keys, strict=True)]  # fmt: skip
-        some, every = bounds(*((x[row], y[row]) for x, y in boxes), *ends)
+
+        def judged(i: torch.Tensor) -> _Box:
+            own = ((x[row[i]], y[row[i]]) for x, y in boxes)
+            return bounds(*own, *((x[i], y[i]) for x, y in ends))
+
+        some, every = _in_parts(judged, row, 1 << 18)
         found.append((*_tiles_of(row[every], [s[every] for s in spans], level, counts), True))
         some &= ~every
         row, spans = row[some], [s[some] for s in spans]
@@ -297,13 +302,24 @@ def _by_points(
     row: torch.Tensor, spans: list[torch.Tensor],
 ) -> _Box:
     """Whether some and whether every point of tiles is visible; corners tell of most tiles."""
-    some, every = _at_places(visible, boxes, rows, keys, row, spans, corners=True)
-    open_ = torch.nonzero(some == every)[:, 0]
-    points = math.prod(a.tile for a in (*rows, *keys))
-    for part in open_.split(max(1, (1 << 22) // points)):
-        within = row[part], [s[part] for s in spans]
-        some[part], every[part] = _at_places(visible, boxes, rows, keys, *within, corners=False)
+
+    def judged(i: torch.Tensor, corners: bool) -> _Box:
+        return _at_places(visible, boxes, rows, keys, row[i], [s[i] for s in spans], corners)
+
+    sides = [a.tile for a in (*rows, *keys)]
+    points = math.prod(min(n, 2) for n in sides)
+    some, every = _in_parts(lambda i: judged(i, True), row, (1 << 22) // points)
+    left = torch.nonzero(some == every)[:, 0]
+    most = max(1, (1 << 22) // math.prod(sides))
+    some[left], every[left] = _in_parts(lambda i: judged(left[i], False), left, most)
     return some, every
+
+
+def _in_parts(judged: Callable[[torch.Tensor], _Box], items: torch.Tensor, most: int) -> _Box:
+    """What is judged of the numbers of items, of few at a time."""
+    numbers = torch.arange(len(items), device=items.device)
+    some, every = zip(*(judged(part) for part in numbers.split(most)), strict=True)
+    return torch.cat(some), torch.cat(every)
 
 
 def _at_places(
@@ -365,10 +381,9 @@ def _kept(
     if kept is None or kept[1] != version or any(r() is not x for r, x in zip(kept[0], tensors)):
         kept = [weakref.ref(x) for x in tensors], version, build(lead.device, *tensors, *numbers)
     _KEPT[key] = kept
-    for old in [k for k, (refs, *_) in _KEPT.items() if any(r() is None for r in refs)]:
-        del _KEPT[old]
-    while len(_KEPT) > 16:
-        del _KEPT[next(iter(_KEPT))]
+    gone = [k for k, (refs, *_) in [*_KEPT.items()] if any(r() is None for r in refs)]
+    for old in (*gone, *[*_KEPT][: max(0, len(_KEPT) - len(gone) - 16)]):
+        _KEPT.pop(old, None)
     return kept[2]
 
 
@@ -411,7 +426,7 @@ def _strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"strided_cabd76c8675e_{__name__}")
+_OP = re.sub(r"\W", "_", f"strided_29489b55ee3f_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
