@@ -9,6 +9,7 @@ from attnc.codegen.config import MAX_COLUMNS, MAX_WIDTH, Config, config_table
 from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
 from attnc.codegen.list_calls import ListCaller
+from attnc.codegen.move_tokens import MovedTensors
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.overflow import overflow
 from attnc.codegen.torch_stage import TorchCode
@@ -273,10 +274,10 @@ class _Writer:
         row, split = kernel.stage.row, kernel.split
         counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
         if kernel.lists is not None:
-            lines += self.lists.lines(kernel.lists, self._apart(kernel))
+            lines += self.lists.lines(kernel.lists, self._moved(kernel).ranks)
             self.host.helpers |= kernel.lists.host
             counts = [f"{self._local('row_table')}.shape[1]"] if row else []
-        lines += self._permuted(kernel)
+        lines += self._moved(kernel).lines()
         lines += self._wide(kernel)
         counts += [self.extent(r) for r in kernel.stage.grid]
         programs = self._local("programs")
@@ -288,46 +289,13 @@ class _Writer:
         call = f"{kernel.name}[({programs}, {columns})]({', '.join(self._arguments(kernel))})"
         call = call.replace(f"({programs}, )", f"({programs},)")
         lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
-        return (*lines, *self._put_back(kernel))
+        return (*lines, *(f"    {x}" for x in self._moved(kernel).put_back()))
 
-    def _apart(self, kernel: Kernel) -> frozenset[str]:
-        """The ranks whose tokens some tensor has in the order of tiles."""
-        return frozenset(self._axes(t)[axis] for t, axis in kernel.permuted)
-
-    def _passed(self, tensor: str, kernel: Kernel) -> str:
-        """What a kernel takes for a tensor."""
-        moved = any(t == tensor for t, _ in kernel.permuted)
-        return self._local(f"{tensor.lower()}_in_tiles") if moved else self.tensor(tensor)
-
-    def _permuted(self, kernel: Kernel) -> list[str]:
-        """Tensors in the order of tiles: inputs copied so, outputs made so."""
-        lines = []
-        for t in dict.fromkeys(t for t, _ in sorted(kernel.permuted)):
-            moved = {axis: self._axes(t)[axis] for s, axis in sorted(kernel.permuted) if s == t}
-            if t in kernel.stage.outputs:
-                sizes = [self.extent(r) for r in self._axes(t)]
-                for axis, rank in moved.items():
-                    sizes[axis] = f"len({self.lists.order(rank)})"
-                shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
-                value = f"{self.tensor(t)}.new_empty({shape})"
-            else:
-                value = self.tensor(t)
-                for axis, rank in moved.items():
-                    value += f".index_select({axis}, {self.lists.order(rank)})"
-            lines.append(f"{self._passed(t, kernel)} = {value}")
-        return lines
-
-    def _put_back(self, kernel: Kernel) -> list[str]:
-        """Outputs in the order of tokens."""
-        lines = []
-        for t in kernel.stage.outputs:
-            value = self._passed(t, kernel)
-            for s, axis in sorted(kernel.permuted):
-                if s == t:
-                    value += f".index_select({axis}, {self.lists.places(self._axes(t)[axis])})"
-            if value != self.tensor(t):
-                lines.append(f"    {self.tensor(t)} = {value}")
-        return lines
+    def _moved(self, kernel: Kernel) -> MovedTensors:
+        """Writes the passes that put tokens in the order of tiles, and back."""
+        axes = {t: self._axes(t) for t, _ in kernel.permuted}
+        names = (self.tensor, self.extent, self._local, self.lists)
+        return MovedTensors(kernel.permuted, axes, kernel.stage.outputs, *names)
 
     def _wide(self, kernel: Kernel) -> list[str]:
         """Whether offsets inside a tile of at most MAX_WIDTH places, or what the kernel calculates
@@ -335,7 +303,7 @@ class _Writer:
         if not kernel.named("wide"):
             return []
         steps = [p for p in kernel.named("stride") if p.name in kernel.stepped]
-        strides = [f"{self._passed(p.of, kernel)}.stride({p.item})" for p in steps]
+        strides = [f"{self._moved(kernel).passed(p.of)}.stride({p.item})" for p in steps]
         test = f"{2**31 // (2 * MAX_WIDTH)} < {_largest(strides)}"
         layouts = kernel.lists.layouts if kernel.lists is not None else {}
         apart = [self.extent(r) for r, x in layouts.items() if not x.is_flat]
@@ -412,16 +380,16 @@ class _Writer:
         for p in kernel.parameters:
             match p.role:
                 case "tensor":
-                    found.append(self._passed(p.of, kernel))
+                    found.append(self._moved(kernel).passed(p.of))
                 case "stride":
                     axes = [q for q in strides if q.of == p.of]
                     if p.of in whole:
                         continue
                     if len(axes) == self._rank(p.of):
                         whole.add(p.of)
-                        found.append(f"*{self._passed(p.of, kernel)}.stride()")
+                        found.append(f"*{self._moved(kernel).passed(p.of)}.stride()")
                     else:
-                        found.append(f"{self._passed(p.of, kernel)}.stride({p.item})")
+                        found.append(f"{self._moved(kernel).passed(p.of)}.stride({p.item})")
                 case "extent":
                     found.append(self.extent(p.of))
                 case "param":
