@@ -61,9 +61,7 @@ def prepare(name: str, folder: Path) -> dict[str, Tensor] | None:
     options: dict[str, object] = {**sizes, **params}
     torch.save({"tensors": tensors, "options": options}, folder / "call.pt")
     exact = {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}
-    values = {**attention.params, **params}
-    scalars = {n: v for n, v in values.items() if not isinstance(v, tuple)}
-    return reference(name)(exact, {**sizes, **scalars})
+    return reference(name)(exact, {**sizes, **attention.params, **params})
 
 
 def run_alone(chosen: tuple[str, ...], folder: Path) -> None:
