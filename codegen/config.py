@@ -16,6 +16,7 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Read
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
+from attnc.ir.presence import TRUE
 from attnc.ir.walk import subexprs
 
 
@@ -46,8 +47,10 @@ _WIDTHS = (64, 128, 256, 512, 1024)
 MAX_COLUMNS = 256
 MAX_WIDTH = _WIDTHS[-1]
 _REGISTERS = 270
-# What kernels that load which tiles they visit need besides.
+# What kernels that load which tiles they visit need besides; and those with a mask in which two
+# loops carry several accumulators.
 _LISTED = 64
+_SEVERAL = 100
 _SHARED_BYTES = 100_000
 
 
@@ -65,12 +68,12 @@ def default_config(
 
 def config_table(stage: SweepStage, cascade: Cascade) -> dict[int, dict[int, Config]]:
     """By bytes of an element, by the widest block of a feature rank up to which it applies."""
-    listed = listed_visibility(stage, cascade) is not None
+    limit = _REGISTERS - _besides(stage, cascade)
     stage = name_mask_parts(prune(stage), cascade).stage
     found: dict[int, dict[int, Config]] = {}
     for itemsize, candidates in ((2, _HALF), (4, _SINGLE)):
         candidates = candidates if stage.row is not None else _ONE_ROW
-        found[itemsize] = {w: _first(stage, candidates, w, itemsize, listed) for w in _WIDTHS}
+        found[itemsize] = {w: _first(stage, candidates, w, itemsize, limit) for w in _WIDTHS}
     return found
 
 
@@ -83,15 +86,22 @@ def permutes_tokens(stage: SweepStage) -> bool:
     return not {*stage.inner, *stage.columns}
 
 
+def _besides(stage: SweepStage, cascade: Cascade) -> int:
+    """Registers that the estimate does not count."""
+    if listed_visibility(stage, cascade) is not None:
+        return _LISTED
+    several = any(_accumulators(stage, p) > 1 and p.visibility.every != TRUE for p in stage.passes)
+    return _SEVERAL if several else 0
+
+
 def padded(extent: int) -> int:
     """A block's length: a power of two, and no less than tl.dot takes."""
     return max(16, 1 << (max(extent, 1) - 1).bit_length())
 
 
 def _first(
-    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int, listed: bool
+    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int, limit: int
 ) -> Config:
-    limit = _REGISTERS - listed * _LISTED
     for c in candidates:
         shared = c.num_stages * _streamed(stage) * c.block_n * width * itemsize
         if _registers(stage, c, width, itemsize) <= limit and shared <= _SHARED_BYTES:

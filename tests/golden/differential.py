@@ -200,11 +200,8 @@ def _limits() -> dict[str, int]:
 
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
-    2: {
-        64: (128, 32, 256, 2), 128: (64, 64, 256, 2), 256: (32, 32, 256, 2), 512: (32, 16, 256, 2),
-        1024: (16, 16, 256, 2),
-    },
-    4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
+    2: {64: (64, 32, 256, 2), 128: (32, 32, 256, 2), 1024: (16, 16, 256, 2)},
+    4: {64: (32, 32, 128, 2), 128: (32, 32, 256, 2), 1024: (16, 16, 256, 2)},
 }
 
 
@@ -246,7 +243,7 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"differential_8d007e519705_{__name__}")
+_OP = re.sub(r"\W", "_", f"differential_49f05b35bf30_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
