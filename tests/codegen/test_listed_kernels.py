@@ -235,3 +235,23 @@ def test_tokens_are_permuted_where_one_alone_is_less_than_a_sector(
     told = {"MY": 7, "MX": 9, "NY": 7, "NX": 9}
     found = load(BOX).box(*tensors.values(), **told)
     assert_near(found, exact(BOX, tensors, **told)[0])
+
+
+HEADS = """attention heads
+input Q[b, h, m, d]
+input K[b, h, n, d]
+input V[b, h, n, e]
+S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
+P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n + 9 * b <= m + 11 * h or n % 25 < 3
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
+output O[b, h, m, e]
+"""
+
+
+def test_lists_per_point_of_the_grid(load: Load, exact: Exact) -> None:
+    random = torch.Generator().manual_seed(5)
+    shapes = (2, 3, 37, 8), (2, 3, 61, 8), (2, 3, 61, 8)
+    tensors = {t: torch.randn(s, generator=random) for t, s in zip("QKV", shapes, strict=True)}
+    module = load(HEADS)
+    assert hasattr(module, "_list_tiles")
+    assert_near(module.heads(*tensors.values()), exact(HEADS, tensors)[0])
