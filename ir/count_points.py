@@ -50,9 +50,10 @@ def _single(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
 
 
 def _small(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """About 16 tokens, over all axes alike."""
-    side = max(1, round(_TOKENS ** (1 / max(1, len(axes)))))
-    return tuple(replace(a, tile=side) for a in axes)
+    """About 16 tokens, over all axes alike; what is not cut into tiles (a head) stays apart."""
+    cut = sum(a.tile > 1 for a in axes)
+    side = max(1, round(_TOKENS ** (1 / max(1, cut))))
+    return tuple(replace(a, tile=side) if a.tile > 1 else a for a in axes)
 
 
 def _sizes(axes: tuple[Axis, ...]) -> IntArray:
