@@ -417,8 +417,5 @@ def tile_list_helpers(lists: Iterable[TileLists], permuted: bool = False) -> str
     `permuted`: and the one that orders tokens by tiles.
     """
     helpers = {h for x in lists for h in x.helpers}
-    return (
-        templates()
-        .get_template("tile_lists.py.j2")
-        .render(helpers=helpers, kept=_KEPT, permuted=permuted)
-    )
+    template = templates().get_template("tile_lists.py.j2")
+    return template.render(helpers=helpers, kept=_KEPT, permuted=permuted).strip()

@@ -453,7 +453,6 @@ def _kept(
     return kept[2]
 
 
-
 def _bigbird_kernel_tiles(
     device, random, M, N, H, block, window, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -513,7 +512,7 @@ def _bigbird_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"bigbird_d63f90d91e59_{__name__}")
+_OP = re.sub(r"\W", "_", f"bigbird_a8176285b0c6_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -439,7 +439,6 @@ def _kept(
     return kept[2]
 
 
-
 def _block_sparse_kernel_tiles(
     device, select, M, N, H, block, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -486,7 +485,7 @@ def _block_sparse_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_6e77bcf335b0_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_ed316a87ef44_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -447,7 +447,6 @@ def _kept(
     return kept[2]
 
 
-
 def _block_sparse_variable_kernel_tiles(
     device, select, query_block, key_block, M, N, H, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -499,7 +498,7 @@ def _block_sparse_variable_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"block_sparse_variable_774a98fc4511_{__name__}")
+_OP = re.sub(r"\W", "_", f"block_sparse_variable_16d914e42bb6_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

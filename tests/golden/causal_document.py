@@ -424,7 +424,6 @@ def _kept(
     return kept[2]
 
 
-
 def _causal_document_kernel_tiles(
     device, doc, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -452,7 +451,7 @@ def _causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"causal_document_bb4b142b1023_{__name__}")
+_OP = re.sub(r"\W", "_", f"causal_document_5cf224afa72e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -414,7 +414,6 @@ def _kept(
     return kept[2]
 
 
-
 def _clear_kernel_tiles(
     device, M, N, text, width, radius, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -458,7 +457,7 @@ def _clear_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"clear_f5830703aa32_{__name__}")
+_OP = re.sub(r"\W", "_", f"clear_640b233a5ab3_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -412,7 +412,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _dilated_causal_kernel_tiles(
     device, M, N, dilation, window, step_m, step_n, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -452,7 +451,7 @@ def _dilated_causal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_causal_b6fe83ff19da_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_causal_279cffbc9f79_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

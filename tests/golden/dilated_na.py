@@ -493,7 +493,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _dilated_na_kernel_tiles(
     device, MY, MX, NY, NX, dilation, window, step_my, step_mx, step_ny, step_nx, BLOCK_MY,
     BLOCK_MX, BLOCK_NY, BLOCK_NX,
@@ -613,7 +612,7 @@ def _dilated_na_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"dilated_na_00d0633bef34_{__name__}")
+_OP = re.sub(r"\W", "_", f"dilated_na_08edf0f7cea9_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

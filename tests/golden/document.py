@@ -431,7 +431,6 @@ def _kept(
     return kept[2]
 
 
-
 def _document_kernel_tiles(
     device, doc, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -462,7 +461,7 @@ def _document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"document_01710fb33fee_{__name__}")
+_OP = re.sub(r"\W", "_", f"document_c01b5951598e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

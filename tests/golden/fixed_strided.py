@@ -381,7 +381,6 @@ def _kept(
     return kept[2]
 
 
-
 def _fixed_strided_kernel_tiles(
     device, M, N, H, stride, summary, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -420,7 +419,7 @@ def _fixed_strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"fixed_strided_3026a8650c9c_{__name__}")
+_OP = re.sub(r"\W", "_", f"fixed_strided_e22b19708262_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

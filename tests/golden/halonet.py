@@ -439,7 +439,6 @@ def _tile_shape(block: int, lengths: tuple[int, ...]) -> list[int]:
     return shape
 
 
-
 def _halonet_kernel_tiles(
     device, MY, MX, NY, NX, block, halo, BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -485,7 +484,7 @@ def _halonet_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"halonet_3d6b7eac70f7_{__name__}")
+_OP = re.sub(r"\W", "_", f"halonet_02a87b179852_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -434,7 +434,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_block_causal_document_kernel_tiles(
     device, doc, M, N, B, block, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -473,7 +472,7 @@ def _longca_block_causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_block_causal_document_249591e9e8d4_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_block_causal_document_b1b01065903c_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -431,7 +431,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_causal_blockwise_kernel_tiles(
     device, doc, N, M, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -483,7 +482,7 @@ def _longca_causal_blockwise_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_causal_blockwise_d66089bc6dc5_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_causal_blockwise_f9c694dd417a_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -424,7 +424,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_causal_document_kernel_tiles(
     device, doc, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -452,7 +451,7 @@ def _longca_causal_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_causal_document_f0eea3b89d3a_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_causal_document_21e70c905248_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

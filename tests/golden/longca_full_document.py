@@ -431,7 +431,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_full_document_kernel_tiles(
     device, doc, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -462,7 +461,7 @@ def _longca_full_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_full_document_99400b1d8908_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_full_document_140e6d0f2bc0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -373,7 +373,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_global_sliding_window_kernel_tiles(
     device, M, N, window, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -400,7 +399,7 @@ def _longca_global_sliding_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_bede0bd0a026_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_global_sliding_window_951ee9c9df0d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

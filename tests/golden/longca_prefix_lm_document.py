@@ -441,7 +441,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_prefix_lm_document_kernel_tiles(
     device, doc, begin, M, N, B, prefix, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -483,7 +482,7 @@ def _longca_prefix_lm_document_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_726c6aa58bfd_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_prefix_lm_document_587aa4b4c45d_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -428,7 +428,6 @@ def _kept(
     return kept[2]
 
 
-
 def _longca_share_question_kernel_tiles(
     device, doc, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -471,7 +470,7 @@ def _longca_share_question_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"longca_share_question_e09c4126da2f_{__name__}")
+_OP = re.sub(r"\W", "_", f"longca_share_question_eb31d8609367_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

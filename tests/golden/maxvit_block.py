@@ -421,7 +421,6 @@ def _tile_shape(block: int, lengths: tuple[int, ...]) -> list[int]:
     return shape
 
 
-
 def _maxvit_block_kernel_tiles(
     device, MY, MX, NY, NX, window, BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -453,7 +452,7 @@ def _maxvit_block_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"maxvit_block_3ee2e51688bf_{__name__}")
+_OP = re.sub(r"\W", "_", f"maxvit_block_f52cde05ba12_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -448,7 +448,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _maxvit_grid_kernel_tiles(
     device, MY, MX, NY, NX, grid, step_my, step_mx, step_ny, step_nx, BLOCK_MY, BLOCK_MX, BLOCK_NY,
     BLOCK_NX,
@@ -514,7 +513,7 @@ def _maxvit_grid_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"maxvit_grid_9f729c355d24_{__name__}")
+_OP = re.sub(r"\W", "_", f"maxvit_grid_98591c01c07b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -426,7 +426,6 @@ def _kept(
     return kept[2]
 
 
-
 def _mixed_bidirectional_kernel_tiles(
     device, image, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -454,7 +453,7 @@ def _mixed_bidirectional_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"mixed_bidirectional_208b28b7173e_{__name__}")
+_OP = re.sub(r"\W", "_", f"mixed_bidirectional_ea866e3acfea_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

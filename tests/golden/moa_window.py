@@ -376,7 +376,6 @@ def _kept(
     return kept[2]
 
 
-
 def _moa_window_kernel_tiles(
     device, span, M, N, H, block, sink, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -403,7 +402,7 @@ def _moa_window_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"moa_window_4ab5618ecf62_{__name__}")
+_OP = re.sub(r"\W", "_", f"moa_window_3b154671d8ad_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

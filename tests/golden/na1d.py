@@ -423,7 +423,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _na1d_kernel_tiles(
     device, M, N, dilation, causal, stride, window, step_m, step_n, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -502,7 +501,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_1dfeb5b6f465_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_27466070179e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -462,7 +462,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _na2d_kernel_tiles(
     device, MY, MX, NY, NX, dilation, causal, stride, window, step_my, step_mx, step_ny, step_nx,
     BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
@@ -650,7 +649,7 @@ def _na2d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na2d_aa169f0e6015_{__name__}")
+_OP = re.sub(r"\W", "_", f"na2d_858b01ef4ecd_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

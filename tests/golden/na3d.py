@@ -486,7 +486,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _na3d_kernel_tiles(
     device, MT, MY, MX, NT, NY, NX, dilation, causal, stride, window, step_mt, step_my, step_mx,
     step_nt, step_ny, step_nx, BLOCK_MT, BLOCK_MY, BLOCK_MX, BLOCK_NT, BLOCK_NY, BLOCK_NX,
@@ -758,7 +757,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_4e091c3bd69c_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_c978c17789f6_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

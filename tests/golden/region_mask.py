@@ -434,7 +434,6 @@ def _kept(
     return kept[2]
 
 
-
 def _region_mask_kernel_tiles(
     device, query_region, key_region, shared, M, N, B, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -475,7 +474,7 @@ def _region_mask_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"region_mask_c5f0eb712678_{__name__}")
+_OP = re.sub(r"\W", "_", f"region_mask_8e8102b0a339_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -431,7 +431,6 @@ def _kept(
     return kept[2]
 
 
-
 def _scale_blockdiag_kernel_tiles(
     device, scale, M, N, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -460,7 +459,7 @@ def _scale_blockdiag_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"scale_blockdiag_0085617bdef9_{__name__}")
+_OP = re.sub(r"\W", "_", f"scale_blockdiag_d9fee6d9dc93_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

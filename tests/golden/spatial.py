@@ -404,7 +404,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _spatial_kernel_tiles(
     device, MF, MP, NF, NP, step_mf, step_nf, BLOCK_MF, BLOCK_MP, BLOCK_NF, BLOCK_NP,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -441,7 +440,7 @@ def _spatial_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"spatial_7998906164e8_{__name__}")
+_OP = re.sub(r"\W", "_", f"spatial_1222f891ecfa_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

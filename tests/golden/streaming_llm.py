@@ -369,7 +369,6 @@ def _kept(
     return kept[2]
 
 
-
 def _streaming_llm_kernel_tiles(
     device, M, N, sink, window, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -391,7 +390,7 @@ def _streaming_llm_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"streaming_llm_487a8655356d_{__name__}")
+_OP = re.sub(r"\W", "_", f"streaming_llm_27823cb44f34_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -387,7 +387,6 @@ def _kept(
     return kept[2]
 
 
-
 def _strided_kernel_tiles(
     device, M, N, H, stride, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -426,7 +425,7 @@ def _strided_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"strided_29489b55ee3f_{__name__}")
+_OP = re.sub(r"\W", "_", f"strided_6d6609300da2_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -457,7 +457,6 @@ def _tile_shape(block: int, lengths: tuple[int, ...]) -> list[int]:
     return shape
 
 
-
 def _swin_kernel_tiles(
     device, MY, MX, NY, NX, shift, window, BLOCK_MY, BLOCK_MX, BLOCK_NY, BLOCK_NX,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -495,7 +494,7 @@ def _swin_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"swin_ac713627a305_{__name__}")
+_OP = re.sub(r"\W", "_", f"swin_9603323c292e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -404,7 +404,6 @@ def _steps(block: int, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list
     return kept if 4 * places >= block else [1] * len(steps)
 
 
-
 def _temporal_kernel_tiles(
     device, MP, MF, NF, NP, step_mp, step_np, BLOCK_MF, BLOCK_MP, BLOCK_NF, BLOCK_NP,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -441,7 +440,7 @@ def _temporal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"temporal_7f530cae72c1_{__name__}")
+_OP = re.sub(r"\W", "_", f"temporal_11a7987c526b_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

@@ -390,7 +390,6 @@ def _kept(
     return kept[2]
 
 
-
 def _titans_mac_kernel_tiles(
     device, M, N, persistent, sliding, window, BLOCK_M, BLOCK_N,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -441,7 +440,7 @@ def _titans_mac_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"titans_mac_01f4e2cab220_{__name__}")
+_OP = re.sub(r"\W", "_", f"titans_mac_b5886083799e_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
