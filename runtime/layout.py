@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attnc.ir.frame import Box, Scope
+from attnc.ir.places import check_places
 from attnc.ir.presence import TRUE
 from attnc.ir.tiling import Axis, Bound
 from attnc.runtime.hidden import Hidden, Mask
@@ -131,13 +132,20 @@ class Masks:
 
 
 def find_layout(program: Program, scope: Scope) -> Layout:
-    """The tiles of a stage for what its masks read: `scope` is the caller's, with whole tensors."""
+    """The tiles of a stage for what its masks read: `scope` is the caller's, with whole tensors.
+
+    Raises AttncError E601 for a mask that reads outside of a tensor.
+    """
     names = dict.fromkeys(t for p in program.passes for t in p.visibility.tensors)
     data = tuple(scope.tensors[t].data for t in names)
     for place, known in enumerate(_KNOWN):
         if known.program is program and all(map(_equal, known.data, data)):
             _KNOWN.append(_KNOWN.pop(place))
             return known.layout
+    row = program.stage.row
+    if scope.extents[program.stage.swept] and (row is None or scope.extents[row]):
+        masks = (m for p in program.passes for m in (p.visibility.some, p.visibility.every))
+        check_places(masks, scope)
     layout = _choose(program, scope, _bound(scope, names))
     _remember(_Known(program, tuple(x.detach().clone() for x in data), layout))
     return layout
