@@ -1,249 +1,273 @@
 """Everything that only a GPU can show, in one command: correctness of all specs, then speed.
 
-    python benchmarks/gpu.py --json benchmarks/results/h200.json     # on a GPU, about five minutes
+    python benchmarks/gpu.py --json benchmarks/results/h200.json     # on a GPU, within 9 minutes
     python benchmarks/gpu.py --tiny                                   # a test of itself, anywhere
 
-1. Every library spec is verified on the device in fp32, fp16 and bf16 (`attnc verify`).
-2. attnc's kernels are timed beside torch's scaled_dot_product_attention (its flash and its cuDNN
-   backend) and compiled FlexAttention (block mask made outside the timing): same tensors, same run.
+1. What is timed later is compiled, by several processes at once.
+2. Every library spec is verified on the device in fp32, bf16 and fp16 (`attnc verify`), as far as
+   `--budget` seconds suffice.
+3. attnc's kernels are timed beside attention without the mask (`dense`, torch's flash and cuDNN
+   backends), compiled FlexAttention and, where a mask is causal, torch's own causal attention: same
+   tensors, same run. Outputs are compared at sampled elements.
 
-Times are medians of CUDA events over warm, repeated calls on random data; `spread` is the distance
-of the quartiles over the median. TFLOP/s count visible scores only: 4 D operations per score. One
-JSON file holds the device, versions, clocks and rows. `--tiny` runs the same code on small CPU
-tensors, the kernels in Triton's interpreter; its times mean nothing and are marked so.
+Times are medians of CUDA events over warm, repeated calls on random data with the lists of tiles
+kept from an earlier call; `spread` is the distance of the quartiles over the median. `lists` is
+what the first call takes longer, or the making of FlexAttention's block mask, its compilation left
+out. `x dense` is the speed-up over the faster dense backend, `bound` what it would be if time went
+by visited tiles, from the census in the tiles of attnc's kernel. TFLOP/s count visible scores only:
+4 D operations per score.
+
+One JSON file holds the device, versions, clocks and rows. It is written after each step, so that a
+failure or a timeout costs only what comes after it; what cannot run, or no longer has time to,
+says so on stderr. `--tiny` runs a few problems on small CPU tensors, the kernels in Triton's
+interpreter; its times mean nothing and are marked so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import date
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import torch
 import triton
-from torch import Tensor
+from child_process import ChildProcess
+from gpu_contestants import (
+    Bound,
+    Timing,
+    bound,
+    contestants,
+    distance,
+    first_line,
+    measure,
+    prepare,
+)
+from gpu_problems import PROBLEMS, TINY, Problem, problem
 
 import attnc
-from attnc.errors import AttncError
+from attnc.files import replace_text
 from attnc.library import names
-from attnc.runtime.modules import load_source
 
-Call = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Batch, query heads, key heads, queries, keys, head dimension."""
-
-    b: int
-    h: int
-    g: int
-    m: int
-    n: int
-    d: int
+# Seconds that a single step may take.
+_STEP = 90.0
+# Of the largest output; inputs are rounded to bf16, and sums are in another order.
+_CLOSE = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One implementation on one problem: milliseconds (median), spread, TFLOP/s."""
+@dataclass(slots=True)
+class Run:
+    """The state of a run: results so far, and when it has to end (of `time.monotonic`)."""
 
-    problem: str
-    shape: Shape
-    dtype: str
-    impl: str
-    ms: float
-    spread: float
-    tflops: float
+    tiny: bool
+    seconds: float
+    end: float
+    verify_end: float
+    json: Path | None
+    result: dict[str, Any] = field(default_factory=dict)
 
+    def left(self, end: float | None = None) -> float:
+        """Seconds that the next step may take; 0 or less: none."""
+        return min(_STEP, (self.end if end is None else end) - time.monotonic())
 
-PROBLEMS: dict[str, tuple[str, dict[str, int], Shape]] = {
-    "full, d 64": ("sdpa", {}, Shape(4, 32, 32, 4096, 4096, 64)),
-    "full, d 128": ("sdpa", {}, Shape(4, 16, 16, 4096, 4096, 128)),
-    "causal, d 64": ("causal", {}, Shape(4, 32, 32, 4096, 4096, 64)),
-    "causal, d 128": ("causal", {}, Shape(4, 16, 16, 4096, 4096, 128)),
-    "causal 16K, d 128": ("causal", {}, Shape(1, 16, 16, 16384, 16384, 128)),
-    "grouped heads, d 128": ("gqa", {}, Shape(4, 32, 8, 4096, 4096, 128)),
-    "window 1024 of 16K": ("sliding_window", {"window": 1024}, Shape(1, 16, 4, 16384, 16384, 128)),
-    "softcap, d 128": ("softcap", {}, Shape(4, 16, 16, 4096, 4096, 128)),
-    "sigmoid, d 128": ("sigmoid", {}, Shape(4, 16, 16, 4096, 4096, 128)),
-    "decode, 16K keys": ("gqa", {}, Shape(16, 32, 8, 1, 16384, 128)),
-}
-TINY = Shape(1, 2, 1, 20, 24, 16)
+    def write(self) -> None:
+        """Replace the JSON file by the results so far."""
+        if self.json is not None:
+            replace_text(self.json, json.dumps(self.result, indent=1) + "\n")
 
 
-def visible(spec: str, s: Shape, params: dict[str, int]) -> int:
-    """How many of the M x N scores a mask leaves (per batch and head)."""
-    window = params.get("window", s.n)
-    if spec in ("causal", "sliding_window"):
-        return sum(min(i + 1, window, s.n) for i in range(s.m))
-    if spec == "gqa":
-        return sum(min(max(i + 1 + s.n - s.m, 0), s.n) for i in range(s.m))
-    return s.m * s.n
+# verification ------------------------------------------------------------------------------------
 
 
-def timed(call: Call, device: str, seconds: float) -> tuple[float, float]:
-    """(median ms, quartile distance / median) of repeated warm calls within about `seconds`."""
-    for _ in range(3):
-        call()
-    samples: list[float] = []
-    stop = time.perf_counter() + seconds
-    while len(samples) < 5 or (time.perf_counter() < stop and len(samples) < 200):
-        samples.append(_once(call, device))
-    quarters = statistics.quantiles(samples, n=4)
-    median = statistics.median(samples)
-    return median, (quarters[2] - quarters[0]) / median
+def check(spec: str, dtype: str) -> str:
+    """`ok` or `WRONG`."""
+    return "ok" if attnc.load(spec).verify(dtype=dtype).ok else "WRONG"
 
 
-def _once(call: Call, device: str) -> float:
-    if device == "cpu":
-        start = time.perf_counter()
-        call()
-        return 1e3 * (time.perf_counter() - start)
-    event: Any = torch.cuda.Event
-    begin, end = event(enable_timing=True), event(enable_timing=True)
-    begin.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(begin.elapsed_time(end))
+def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> ChildProcess:
+    """Compile for the timings, then verify, in several processes; gives one that is free."""
+    specs = ("causal",) if run.tiny else names()
+    verified: dict[str, dict[str, str]] = {s: {} for s in specs}
+    run.result["verified"] = verified
+    children: SimpleQueue[ChildProcess] = SimpleQueue()
+    for _ in range(workers):
+        children.put(ChildProcess())
+    lock = Lock()
+
+    def compile_one(p: Problem, impl: str) -> None:
+        with _skipping(f"{p.name}: {impl}: compiling"), _taken(children) as child:
+            child.run(prepare, p.name, impl, run.tiny, timeout=_until(run.verify_end, run))
+
+    def check_one(spec: str, dtype: str) -> None:
+        with _taken(children) as child:
+            try:
+                left = _until(run.verify_end, run)
+                answer = child.run(check, spec, dtype, timeout=left)
+            except TimeoutError:
+                print(f"{spec} in {dtype}: no time left to verify", file=sys.stderr)
+                return
+            except RuntimeError as e:
+                answer = str(e)
+        with lock:
+            verified[spec][dtype] = answer
+            run.write()
+
+    with ThreadPoolExecutor(workers) as threads:
+        for p in wanted:
+            for impl in contestants(p, not run.tiny):
+                if impl == "flex, our lists" or impl.startswith("attnc"):
+                    threads.submit(compile_one, p, impl)
+        for dtypes in (("fp32", "bf16"), ("fp16",)):
+            for spec in specs:
+                for dtype in dtypes:
+                    threads.submit(check_one, spec, dtype)
+    for _ in range(workers - 1):
+        children.get().stop()
+    for spec, found in verified.items():
+        print(f"{spec:28s} {found}", flush=True)
+    return children.get()
 
 
-def attnc_call(spec: str, params: dict[str, int], tensors: tuple[Tensor, ...]) -> Call:
-    """Our kernel on these tensors; interpreted where they are on the CPU."""
-    attn = attnc.load(spec, **params)
-    if tensors[0].device.type != "cpu":
-        return lambda: attn(*tensors)
-    from attnc.codegen import emit
-    from attnc.runtime.launch import public_function
-
-    function = public_function(load_source(emit(attn.plan), spec, interpret=True))
-    return lambda: function(*tensors, **params)
+def _until(end: float, run: Run) -> float:
+    """Seconds for a step. Raises TimeoutError if there are none."""
+    left = run.left(end)
+    if left <= 0:
+        raise TimeoutError("no time left")
+    return left
 
 
-def peers(
-    spec: str, params: dict[str, int], tensors: tuple[Tensor, ...]
-) -> Iterator[tuple[str, Call]]:
-    """What else computes this: SDPA by backend where it can, compiled FlexAttention."""
-    q, k, v = tensors
-    grouped = q.shape[1] != k.shape[1]
-    on_gpu = q.device.type != "cpu"
-    if spec in ("sdpa", "causal", "gqa") and (spec != "gqa" or q.shape[2] == k.shape[2]):
-        causal = spec != "sdpa"
-        for name in ("flash", "cudnn") if on_gpu else ("math",):
-            yield f"sdpa {name}", _sdpa(name, q, k, v, causal, grouped)
-    if spec != "sigmoid" and on_gpu:
-        yield "flex", _flex(spec, params, q, k, v, grouped)
-
-
-def _sdpa(name: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, grouped: bool) -> Call:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    backends = {"flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
-    backend = getattr(SDPBackend, backends[name])
-
-    def call() -> object:
-        with sdpa_kernel([backend]):
-            return torch.nn.functional.scaled_dot_product_attention(
-                q, k, v, is_causal=causal, enable_gqa=grouped
-            )
-
-    return call
-
-
-def _flex(
-    spec: str, params: dict[str, int], q: Tensor, k: Tensor, v: Tensor, grouped: bool
-) -> Call:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    window, shift = params.get("window", 1 << 30), k.shape[2] - q.shape[2]
-
-    def near(b: Tensor, h: Tensor, m: Tensor, n: Tensor) -> Tensor:
-        return (n <= m + shift) & (m + shift - n < window)
-
-    def capped(s: Tensor, b: Tensor, h: Tensor, m: Tensor, n: Tensor) -> Tensor:
-        return 50.0 * torch.tanh(s / 50.0)
-
-    masked = spec in ("causal", "sliding_window", "gqa")
-    mask = create_block_mask(near, None, None, q.shape[2], k.shape[2]) if masked else None
-    compiled = torch.compile(flex_attention, dynamic=False)
-    score = capped if spec == "softcap" else None
-    return lambda: compiled(q, k, v, score_mod=score, block_mask=mask, enable_gqa=grouped)
-
-
-def bench(tiny: bool, seconds: float) -> list[Row]:
-    """Time every problem; a peer that cannot run says so on stderr and has no row."""
-    rows: list[Row] = []
-    device = "cpu" if tiny else "cuda"
-    dtype = torch.float32 if tiny else torch.bfloat16
-    for problem, (spec, params, wanted) in PROBLEMS.items():
-        s = TINY if tiny else wanted
-        g = s.g if spec in ("gqa", "sliding_window") else s.h
-        make = torch.Generator(device).manual_seed(0)
-        shapes = ((s.b, s.h, s.m, s.d), (s.b, g, s.n, s.d), (s.b, g, s.n, s.d))
-        tensors = tuple(torch.randn(x, generator=make, device=device, dtype=dtype) for x in shapes)
-        work = 4 * s.b * s.h * s.d * visible(spec, s, params)
-        calls: list[tuple[str, Callable[[], Call]]] = [
-            ("attnc", partial(attnc_call, spec, params, tensors)),
-            *((name, partial(_itself, call)) for name, call in peers(spec, params, tensors)),
-        ]
-        for impl, prepare in calls:
-            with _skipping(f"{problem}: {impl}"):
-                ms, spread = timed(prepare(), device, seconds)
-                kind = str(dtype).removeprefix("torch.")
-                rows.append(Row(problem, s, kind, impl, ms, spread, work / ms / 1e9))
-                print(f"{problem:24s} {impl:12s} {ms:9.3f} ms {work / ms / 1e9:8.1f} TFLOP/s")
-    return rows
-
-
-def _itself(call: Call) -> Call:
-    return call
+@contextmanager
+def _taken(children: SimpleQueue[ChildProcess]) -> Iterator[ChildProcess]:
+    child = children.get()
+    try:
+        yield child
+    finally:
+        children.put(child)
 
 
 @contextmanager
 def _skipping(what: str) -> Iterator[None]:
+    """An error becomes a line on stderr."""
     try:
         yield
     except Exception as e:
-        print(f"{what}: cannot run here: {str(e).splitlines()[0]}", file=sys.stderr)
+        text = first_line(e).removeprefix("RuntimeError: ")
+        print(f"{what}: cannot run here: {text}", file=sys.stderr, flush=True)
 
 
-def verify(tiny: bool) -> dict[str, dict[str, str]]:
-    """`ok`, `WRONG` or the error of each spec in each dtype."""
-    found: dict[str, dict[str, str]] = {}
-    for spec in ("causal", "clipped_softmax") if tiny else names():
-        found[spec] = {}
-        for dtype in ("fp32", "fp16", "bf16"):
-            try:
-                found[spec][dtype] = "ok" if attnc.load(spec).verify(dtype=dtype).ok else "WRONG"
-            except AttncError as e:
-                found[spec][dtype] = f"{e.code}: {e.message}"
-            except Exception as e:
-                found[spec][dtype] = f"{type(e).__name__}: {str(e).splitlines()[0]}"
-        print(f"{spec:20s} {found[spec]}", flush=True)
-    return found
+# timing ------------------------------------------------------------------------------------------
+
+
+def bench(run: Run, wanted: Sequence[Problem], child: ChildProcess) -> None:
+    """Time every problem, print its part of the table and write it."""
+    rows: list[dict[str, object]] = []
+    run.result["rows"] = rows
+    dense: dict[object, Timing] = {}
+    titles = zip(("ms", "TFLOP/s", "x dense", "bound", "lists"), _WIDTHS, strict=True)
+    print(f"\n{'problem':24s} {'':16s}" + "".join(f"{t:>{w}s}" for t, w in titles))
+    for p in wanted:
+        census: Bound | None = None
+        with _skipping(f"{p.name}: census"):
+            census = child.run(bound, p.name, run.tiny, timeout=_until(run.end, run))
+        found: list[Timing] = []
+        for impl in contestants(p, not run.tiny):
+            # attention without a mask is the same for all that have the shape
+            known = (p.shape, impl)
+            if known in dense:
+                found.append(dense[known])
+                continue
+            with _skipping(f"{p.name}: {impl}"):
+                left = _until(run.end, run)
+                timing = child.run(measure, p.name, impl, run.tiny, run.seconds, timeout=left)
+                found.append(timing)
+                if impl.startswith("dense"):
+                    dense[known] = timing
+        for row in _rows(p, census, found):
+            rows.append(row)
+            print(_line(row), flush=True)
+        run.write()
+
+
+def _rows(p: Problem, census: Bound | None, found: Sequence[Timing]) -> Iterator[dict[str, object]]:
+    """Figures of each contestant of a problem, for the table and the file."""
+    s = p.shape
+    about = {"problem": p.name, "spec": p.spec, "shape": asdict(s)}
+    settings = {"params": dict(p.params), "extents": dict(p.extents)}
+    least = min((t.ms for t in found if _is_dense(t)), default=None)
+    ours = next((t for t in found if t.impl.startswith("attnc")), None)
+    for t in found:
+        visible = None if census is None else census.visible
+        scores = s.b * s.h * s.m * s.n if _is_dense(t) else visible
+        alike = ours is not None and ours is not t and not _is_dense(t)
+        yield {
+            **about,
+            **settings,
+            "impl": t.impl,
+            "ms": t.ms,
+            "spread": t.spread,
+            "lists_ms": t.lists_ms,
+            "tflops": None if scores is None else 4 * s.d * scores / t.ms / 1e9,
+            "over_dense": None if least is None else least / t.ms,
+            "bound": None if census is None else asdict(census),
+            "differs": distance(t.sample, ours.sample) if ours is not None and alike else None,
+        }
+
+
+def _is_dense(t: Timing) -> bool:
+    return t.impl.startswith("dense")
+
+
+_WIDTHS = (10, 9, 9, 8, 10)
+
+
+def _line(row: dict[str, Any]) -> str:
+    ours = row["impl"].startswith("attnc")
+    numbers = (
+        (row["ms"], 3),
+        (row["tflops"], 1),
+        (row["over_dense"], 2),
+        (row["bound"]["tile_mean"] if ours and row["bound"] else None, 2),
+        (row["lists_ms"], 2),
+    )
+    cells = (
+        f"{'' if x is None else f'{x:.{digits}f}':>{width}s}"
+        for (x, digits), width in zip(numbers, _WIDTHS, strict=True)
+    )
+    wrong = "  DIFFERS" if _differs(row) else ""
+    return f"{row['problem']:24s} {row['impl']:16s}{''.join(cells)}{wrong}"
+
+
+def _differs(row: dict[str, Any]) -> bool:
+    far: float | None = row["differs"]
+    return far is not None and not far <= _CLOSE
+
+
+# the run -----------------------------------------------------------------------------------------
 
 
 def machine(tiny: bool) -> dict[str, object]:
     """Device, versions and clocks: what a reader needs to repeat the run."""
     about: dict[str, object] = {
-        "date": date.today().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "attnc": _version(),
         "device": "Triton's interpreter; times mean nothing" if tiny else "",
+        "dtype": "float32" if tiny else "bfloat16",
     }
     if not tiny:
         about["device"] = torch.cuda.get_device_name()
@@ -261,30 +285,58 @@ def _version() -> str:
         return "a checkout"
 
 
-def main() -> int:
-    """Verify, time, print, write; 1 if a spec is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tiny", action="store_true", help="small CPU tensors, interpreter")
-    parser.add_argument("--seconds", type=float, default=0.6, help="of timing per row")
+    parser.add_argument("--only", metavar="TEXT", help="problems whose name or spec contains it")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of timing per row")
+    parser.add_argument("--budget", type=float, default=200, help="seconds to compile and verify")
+    parser.add_argument("--limit", type=float, default=520, help="seconds for everything")
+    parser.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) // 2)))
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Compile, verify, time, print, write; 1 if a spec or an output is wrong."""
+    args = arguments()
     if not args.tiny and not torch.cuda.is_available():
         print("no GPU here; `--tiny` tests the script itself", file=sys.stderr)
         return 1
-    start = time.perf_counter()
-    checks = verify(args.tiny)
-    rows = bench(args.tiny, 0.0 if args.tiny else args.seconds)
-    result = {
-        "machine": machine(args.tiny),
-        "seconds": round(time.perf_counter() - start, 1),
-        "verified": checks,
-        "rows": [asdict(r) for r in rows],
-    }
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
-    wrong = [s for s, by in checks.items() if "WRONG" in by.values()]
-    print(f"{len(checks)} specs verified, {len(wrong)} wrong {wrong or ''}")
-    return 1 if wrong else 0
+    # one kernel at a time is compiled, and there are several of us
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    start = time.monotonic()
+    chosen = [problem(p.name, args.tiny) for p in PROBLEMS if not args.tiny or p.name in TINY]
+    wanted = [p for p in chosen if not args.only or args.only in f"{p.name} {p.spec}"]
+    seconds = 0.0 if args.tiny else args.seconds
+    run = Run(args.tiny, seconds, start + args.limit, start + args.budget, args.json)
+    run.result["machine"] = machine(args.tiny)
+    child = ChildProcess()
+    try:
+        child = prepare_and_verify(run, wanted, 1 if args.tiny else args.workers)
+        bench(run, wanted, child)
+    finally:
+        child.stop()
+        run.result["seconds"] = round(time.monotonic() - start, 1)
+        run.write()
+    return report(run.result)
+
+
+def report(result: dict[str, Any]) -> int:
+    """Print what is wrong; 1 if anything is."""
+    checks = result["verified"]
+    wrong = [s for s, by in checks.items() if any(x != "ok" for x in by.values())]
+    differ = [
+        f"{r['problem']}: {r['impl']}" for r in result["rows"] if (r["differs"] or 0) > _CLOSE
+    ]
+    done = sum(map(len, checks.values()))
+    print(f"{len(checks)} specs, {done} checks; {len(wrong)} specs wrong {wrong or ''}")
+    if differ:
+        print(f"outputs differ: {'; '.join(differ)}")
+    return 1 if wrong or differ else 0
 
 
 if __name__ == "__main__":

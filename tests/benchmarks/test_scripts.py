@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import subprocess
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,10 +27,36 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.slow
 def test_the_gpu_script_runs_small(tmp_path: Path) -> None:
-    run("benchmarks/gpu.py", "--tiny", "--json", str(tmp_path / "tiny.json"))
+    out = run("benchmarks/gpu.py", "--tiny", "--json", str(tmp_path / "tiny.json"))
     result = json.loads((tmp_path / "tiny.json").read_text())
-    assert {row["impl"] for row in result["rows"]} >= {"attnc", "sdpa math"}
+    found = {(row["spec"], row["impl"]): row for row in result["rows"]}
+    every = {"dense math", "flex", "flex, our lists"}
+    assert {impl for spec, impl in found if spec == "document"} == {"attnc", *every}
+    layouts = {"attnc gather", "attnc permuted"}
+    assert {impl for spec, impl in found if spec == "na2d"} == {*layouts, *every}
+    far = [r["differs"] for r in result["rows"] if r["differs"] is not None]
+    assert len(far) == 7 and max(far) < 1e-5
+    assert found["document", "attnc"]["lists_ms"] is not None
+    assert found["softcap", "attnc"]["bound"]["visible"] == 2 * sum(range(1, 21))
     assert set(result["verified"]["causal"].values()) == {"ok"}
+    assert "DIFFERS" not in out
+
+
+def test_a_child_process_is_replaced_when_it_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    child = import_module("child_process").ChildProcess()
+    try:
+        first = child.run(os.getpid, timeout=60)
+        with pytest.raises(RuntimeError, match="ZeroDivisionError: integer modulo by zero"):
+            child.run(operator.mod, 1, 0, timeout=60)
+        assert child.run(os.getpid, timeout=60) == first != os.getpid()
+        with pytest.raises(RuntimeError, match="the process died"):
+            child.run(os._exit, 3, timeout=60)
+        with pytest.raises(RuntimeError, match=r"no answer in 0 s"):
+            child.run(time.sleep, 60, timeout=0.1)
+        assert child.run(operator.mod, 7, 4, timeout=60) == 3
+    finally:
+        child.stop()
 
 
 @pytest.mark.slow
