@@ -9,12 +9,12 @@ from typing import Literal
 from attnc.ir.cascade import Cascade, Rank
 from attnc.ir.count_passes import Forced, PassCount, count_all_passes
 from attnc.ir.derived import Barrier, Certificate, Derived
-from attnc.ir.key_range import find_range
+from attnc.ir.geometry.key_range import find_range
+from attnc.ir.geometry.solve_for import Unsolvable
+from attnc.ir.geometry.tile_range import tile_range
 from attnc.ir.plan import Plan, SweepStage, TorchStage
 from attnc.ir.presence import TRUE
 from attnc.ir.show import show_expr
-from attnc.ir.solve_for import Unsolvable
-from attnc.ir.tile_range import tile_range
 from attnc.ir.visibility import Visibility
 from attnc.ir.walk import iteration_ranks
 from attnc.ir.work import Work, count_work

@@ -11,11 +11,11 @@ from attnc.errors import AttncError, Span
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Number, Param
 from attnc.ir.frame import Scope, Value
+from attnc.ir.geometry.tile_classes import tile_classes
+from attnc.ir.geometry.tile_runs import Runs
+from attnc.ir.geometry.tiling import Axis
 from attnc.ir.presence import TRUE
 from attnc.ir.show import show_expr
-from attnc.ir.tile_classes import tile_classes
-from attnc.ir.tile_runs import Runs
-from attnc.ir.tiling import Axis
 from attnc.ir.walk import subexprs, substitute_indices
 from attnc.panels import Panel, Points, matrix_of_points, matrix_of_tiles
 from attnc.query_view import query_of, query_panels

@@ -19,8 +19,8 @@ from attnc.ir.bind import complete_extents, named_extents
 from attnc.ir.cascade import Cascade, TensorDecl
 from attnc.ir.expr import Extent, Index
 from attnc.ir.frame import ParamValue
+from attnc.ir.geometry.tiling import Bound
 from attnc.ir.plan import Plan, SweepStage
-from attnc.ir.tiling import Bound
 from attnc.ir.visibility import Visibility, joint_visibility
 from attnc.ir.walk import subexprs
 

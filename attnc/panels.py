@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from attnc.ir.evaluate import evaluate
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Scope
-from attnc.ir.tile_runs import Runs
-from attnc.ir.tiling import Axis
+from attnc.ir.geometry.tile_runs import Runs
+from attnc.ir.geometry.tiling import Axis
 
 Shares: TypeAlias = NDArray[np.float32]
 

@@ -8,10 +8,10 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from attnc.ir.tile_runs import FULL as FULL_TILE
-from attnc.ir.tile_runs import PARTIAL as PARTIAL_TILE
-from attnc.ir.tile_runs import Runs
-from attnc.ir.tiling import Axis
+from attnc.ir.geometry.tile_runs import FULL as FULL_TILE
+from attnc.ir.geometry.tile_runs import PARTIAL as PARTIAL_TILE
+from attnc.ir.geometry.tile_runs import Runs
+from attnc.ir.geometry.tiling import Axis
 from attnc.panels import EMPTY, FULL, HIDDEN, KINDS, VISIBLE, Panel, Points, cell_size, mean_shares
 
 

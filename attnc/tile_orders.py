@@ -8,12 +8,12 @@ from math import prod
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
-from attnc.ir.count_flat_tiles import FlatCounts, count_flat_tiles, seen_tokens
-from attnc.ir.dilation import Problem, dilations
 from attnc.ir.expr import Expr
-from attnc.ir.put_in_numbers import put_in_numbers
-from attnc.ir.tiling import Axis
-from attnc.ir.token_order import TokenOrder, token_orders
+from attnc.ir.geometry.count_flat_tiles import FlatCounts, count_flat_tiles, seen_tokens
+from attnc.ir.geometry.dilation import Problem, dilations
+from attnc.ir.geometry.put_in_numbers import put_in_numbers
+from attnc.ir.geometry.tiling import Axis
+from attnc.ir.geometry.token_order import TokenOrder, token_orders
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 from attnc.tiles import key_tiles, table, times

@@ -7,7 +7,7 @@ from math import prod
 from typing import TypeAlias
 
 from attnc.errors import AttncError
-from attnc.ir.tiling import Axis
+from attnc.ir.geometry.tiling import Axis
 from attnc.masks import Mask
 
 # Per rank one number per component; a plain number where there is one.

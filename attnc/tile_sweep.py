@@ -14,9 +14,9 @@ import numpy as np
 from attnc.errors import AttncError
 from attnc.ir.bind import check_params
 from attnc.ir.cascade import Cascade, ParamDecl
-from attnc.ir.census import Census, Part
-from attnc.ir.dilation import Problem
 from attnc.ir.frame import ParamValue
+from attnc.ir.geometry.census import Census, Part
+from attnc.ir.geometry.dilation import Problem
 from attnc.masks import Mask, masks
 from attnc.tile_shapes import TileSizes
 from attnc.tiles import largest, show_value, sparsity, speedups, stage_tiles, table, times

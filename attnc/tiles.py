@@ -8,13 +8,13 @@ from math import isfinite, isnan, prod
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
-from attnc.ir.census import Census, KeyTiles, Part, census
-from attnc.ir.dilation import Problem
 from attnc.ir.expr import Param
 from attnc.ir.frame import ParamValue
-from attnc.ir.put_in_numbers import numbers_of
-from attnc.ir.tile_runs import IntArray
-from attnc.ir.tiling import Axis
+from attnc.ir.geometry.census import Census, KeyTiles, Part, census
+from attnc.ir.geometry.dilation import Problem
+from attnc.ir.geometry.put_in_numbers import numbers_of
+from attnc.ir.geometry.tile_runs import IntArray
+from attnc.ir.geometry.tiling import Axis
 from attnc.masks import Mask
 from attnc.tile_shapes import TileSizes, check_tile_ranks, tile_axes
 

@@ -29,9 +29,9 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from attnc.api import Attention, load
 from attnc.files import replace_text
-from attnc.ir.tile_classes import tile_classes
-from attnc.ir.tile_runs import Runs
-from attnc.ir.tiling import Axis
+from attnc.ir.geometry.tile_classes import tile_classes
+from attnc.ir.geometry.tile_runs import Runs
+from attnc.ir.geometry.tiling import Axis
 from attnc.masks import masks
 
 BLOCK = 128

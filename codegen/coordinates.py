@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnc.codegen.scope import Scope
-from attnc.ir.layout import Layout, TileAxis
+from attnc.ir.geometry.layout import Layout, TileAxis
 
 Definition = tuple[str, str]
 

@@ -10,7 +10,7 @@ from attnc.codegen.scope import Scope
 from attnc.ir.cascade import DType
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.facts import bounds, nonnegative
-from attnc.ir.integers import Integers
+from attnc.ir.geometry.integers import Integers
 from attnc.ir.ops import OPS
 from attnc.ir.walk import substitute
 

@@ -38,8 +38,8 @@ from attnc.codegen.visits import (
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Read
 from attnc.ir.facts import bounds
-from attnc.ir.key_range import KeyRange, key_range
-from attnc.ir.layout import Layout, TileAxis
+from attnc.ir.geometry.key_range import KeyRange, key_range
+from attnc.ir.geometry.layout import Layout, TileAxis
 from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, SweepStage
 from attnc.ir.walk import index_ranks
 

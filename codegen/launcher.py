@@ -15,7 +15,7 @@ from attnc.codegen.overflow import overflow
 from attnc.codegen.torch_stage import TorchCode
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
-from attnc.ir.key_range import key_range
+from attnc.ir.geometry.key_range import key_range
 from attnc.ir.plan import Plan, SweepStage, TorchStage
 from attnc.ir.walk import output_ranks
 

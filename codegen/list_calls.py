@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from attnc.codegen.tile_lists import TileLists
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Extent, Param
-from attnc.ir.layout import Layout
+from attnc.ir.geometry.layout import Layout
 
 
 @dataclass(frozen=True, slots=True)

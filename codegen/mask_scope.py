@@ -11,7 +11,7 @@ from attnc.codegen.names import Namer
 from attnc.ir.cascade import Cascade, DType
 from attnc.ir.expr import Apply, Expr, Extent, Index, Read
 from attnc.ir.facts import Interval
-from attnc.ir.integers import Integers
+from attnc.ir.geometry.integers import Integers
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import reads, subexprs
 

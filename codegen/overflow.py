@@ -10,9 +10,9 @@ from typing import TypeAlias
 from attnc.codegen.prune import all_lets, value_exprs
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param
-from attnc.ir.key_range import KeyRange
+from attnc.ir.geometry.key_range import KeyRange
+from attnc.ir.geometry.polynomial import Polynomial, TooManyTerms, atom, constant
 from attnc.ir.plan import SweepStage
-from attnc.ir.polynomial import Polynomial, TooManyTerms, atom, constant
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import index_ranks, reads, subexprs
 

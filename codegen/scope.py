@@ -9,7 +9,7 @@ from attnc.codegen.code import CONSTANTS, Code
 from attnc.codegen.names import LAUNCH, Namer
 from attnc.ir.cascade import Cascade, DType
 from attnc.ir.expr import Expr, Extent, Param
-from attnc.ir.layout import Layout
+from attnc.ir.geometry.layout import Layout
 from attnc.ir.plan import Fold, Let, Serial, SweepStage
 from attnc.ir.walk import output_ranks
 

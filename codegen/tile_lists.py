@@ -14,15 +14,16 @@ from attnc.codegen.names import OWN, Namer
 from attnc.codegen.text import fill, wrap
 from attnc.codegen.tile_bounds import ALWAYS, NEVER, BoundsWriter, Span, Truth, both, compare
 from attnc.ir.cascade import Cascade
-from attnc.ir.defined import defined
-from attnc.ir.expr import Apply, Expr, Extent, Index, Param, Read
-from attnc.ir.key_range import key_range
-from attnc.ir.layout import Layout, TileAxis, layouts, same_residues
+from attnc.ir.expr import Expr, Extent, Index, Param, Read
+from attnc.ir.geometry.defined import defined
+from attnc.ir.geometry.key_range import key_range
+from attnc.ir.geometry.layout import Layout, TileAxis, layouts, same_residues
+from attnc.ir.geometry.places import unguarded
 from attnc.ir.plan import SweepStage
 from attnc.ir.presence import TRUE
 from attnc.ir.show import show_expr
 from attnc.ir.visibility import Visibility, joint_visibility
-from attnc.ir.walk import children, index_ranks, reads
+from attnc.ir.walk import index_ranks, reads
 
 _LOCALS = ("device", "bounds", "visible", "some", "every", "seen", "inside")
 # How many masks' lists a module keeps.
@@ -355,7 +356,7 @@ class _Writer:
     def _checks(self) -> list[str]:
         """Tests of the places at which every point reads captured tensors."""
         found: dict[str, None] = {}
-        for read in dict.fromkeys((*_unguarded(self.some), *_unguarded(self.every))):
+        for read in dict.fromkeys((*unguarded(self.some), *unguarded(self.every))):
             axes = self.cascade.input(read.tensor).ranks
             for axis, (index, rank) in enumerate(zip(read.indices, axes, strict=True)):
                 if not (isinstance(index, Index) and index.rank == rank):
@@ -366,7 +367,7 @@ class _Writer:
 
     def _filled(self) -> list[str]:
         """Tensors that may be empty, and are read where something else may have decided."""
-        own = {*_unguarded(self.some), *_unguarded(self.every)}
+        own = {*unguarded(self.some), *unguarded(self.every)}
         others = (r for r in (*reads(self.some), *reads(self.every)) if r not in own)
         computed = (r.tensor for r in others if any(not isinstance(i, Index) for i in r.indices))
         names = (self.scope.tensor(t) for t in dict.fromkeys(computed))
@@ -395,20 +396,6 @@ class _Writer:
     def _parts(self, rank: str) -> set[str]:
         known = self.cascade.rank(rank)
         return {*known.components, *([known.parent] if known.parent else [])}
-
-
-def _unguarded(e: Expr) -> Iterator[Read]:
-    """The reads that happen at every point: no condition before them decides."""
-    match e:
-        case Apply("and" | "or", (a, _)):
-            yield from _unguarded(a)
-        case Apply("select", (test, _, _)):
-            yield from _unguarded(test)
-        case _:
-            if isinstance(e, Read):
-                yield e
-            for child in children(e):
-                yield from _unguarded(child)
 
 
 def tile_list_helpers(lists: Iterable[TileLists], permuted: bool = False) -> str:

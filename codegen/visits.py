@@ -14,7 +14,7 @@ from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.scope import Scope
 from attnc.ir.expr import Expr, Extent, Index, Number, Read
 from attnc.ir.facts import nonnegative
-from attnc.ir.key_range import KeyRange
+from attnc.ir.geometry.key_range import KeyRange
 from attnc.ir.plan import Let, Load, SweepStage
 from attnc.ir.show import show_expr
 from attnc.ir.walk import index_ranks, reads, subexprs, substitute

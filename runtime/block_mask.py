@@ -20,11 +20,11 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from attnc.errors import AttncError
 from attnc.ir.expr import Apply, Expr, Index, Number
+from attnc.ir.geometry.tile_classes import tile_classes
+from attnc.ir.geometry.tile_runs import FULL, PARTIAL
+from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.presence import TRUE
-from attnc.ir.tile_classes import tile_classes
-from attnc.ir.tile_runs import FULL, PARTIAL
-from attnc.ir.tiling import Axis, Bound
 from attnc.ir.visibility import Visibility
 from attnc.runtime.mask_mod import Coordinates, mask_mod
 

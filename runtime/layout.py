@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from attnc.ir.frame import Box, Scope
-from attnc.ir.places import check_places
+from attnc.ir.geometry.places import check_places
+from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.ir.presence import TRUE
-from attnc.ir.tiling import Axis, Bound
 from attnc.runtime.hidden import Hidden, Mask
 from attnc.runtime.program import Program
 from attnc.runtime.tile_code import TILE_POINTS, Code

@@ -18,9 +18,9 @@ from attnc.errors import AttncError
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.frame import Frame, Scope
+from attnc.ir.geometry.put_in_numbers import fold_numbers
+from attnc.ir.geometry.tiling import Bound
 from attnc.ir.ops import OPS
-from attnc.ir.put_in_numbers import fold_numbers
-from attnc.ir.tiling import Bound
 from attnc.ir.walk import reads, rewrite, subexprs, substitute_indices
 from attnc.runtime.modules import load_source
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Box
+from attnc.ir.geometry.tile_classes import tile_classes
+from attnc.ir.geometry.tile_runs import Runs, expand, make_runs, whole
+from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.ir.presence import TRUE
-from attnc.ir.tile_classes import tile_classes
-from attnc.ir.tile_runs import Runs, expand, make_runs, whole
-from attnc.ir.tiling import Axis, Bound
 from attnc.ir.visibility import Visibility
 
 Labels = npt.NDArray[np.int64]

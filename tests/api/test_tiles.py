@@ -13,7 +13,7 @@ import torch
 import attnc
 from attnc.errors import AttncError
 from attnc.ir.expr import Index, Read, call
-from attnc.ir.tiling import Bound
+from attnc.ir.geometry.tiling import Bound
 from attnc.ir.visibility import Visibility
 from attnc.masks import Mask
 from attnc.tile_shapes import spread

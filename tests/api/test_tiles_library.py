@@ -10,10 +10,10 @@ import torch
 
 from attnc.api import load
 from attnc.ir.cascade import Cascade
-from attnc.ir.census import Census
 from attnc.ir.evaluate import evaluate
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Scope, Value
+from attnc.ir.geometry.census import Census
 from attnc.library import names, text
 from attnc.masks import Mask, masks
 from attnc.runtime.cases import draw, make_cases, small_params

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attnc import panels
 from attnc.api import load
 from attnc.cli import main
-from attnc.ir.tile_runs import make_runs
+from attnc.ir.geometry.tile_runs import make_runs
 from attnc.mask_view import MaskView, first_mask, mask_view
 from attnc.masks import masks
 from attnc.panels import EMPTY, FULL, HIDDEN, KINDS, PARTIAL, VISIBLE, tile_shares

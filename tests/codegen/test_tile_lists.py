@@ -26,7 +26,7 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.evaluate import evaluate
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
 from attnc.ir.frame import ParamValue, Scope, Value
-from attnc.ir.layout import Layout, tile_shape
+from attnc.ir.geometry.layout import Layout, tile_shape
 from attnc.ir.pipeline import plan
 from attnc.ir.plan import SweepStage
 from attnc.ir.visibility import Visibility, joint_visibility

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from attnc.ir.expr import Expr, Index, Number, call
-from attnc.ir.tiling import Axis, Bound
+from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.runtime.mask_mod import Coordinates, mask_mod
-from tests.ir.pointwise import holds
-from tests.ir.random_masks import random_case
+from tests.ir.geometry.pointwise import holds
+from tests.ir.geometry.random_masks import random_case
 
 
 def places(axes: tuple[Axis, ...], argument: str, bound: Bound) -> dict[str, Expr]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnc.ir.tile_runs import make_runs
+from attnc.ir.geometry.tile_runs import make_runs
 from attnc.runtime.visits import Visits, boxes
 
 

@@ -1,0 +1,1 @@
+"""Which tiles a mask touches: closed forms, exact classes, the census, shapes of tiles."""
