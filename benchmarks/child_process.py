@@ -24,21 +24,21 @@ class ChildProcess:
     def run(self, function: Callable[..., Any], *args: object, timeout: float) -> Any:
         """What the function gives, which like its arguments must be picklable.
 
-        Raises RuntimeError with the text of its exception, or where it gives no answer within
-        `timeout` seconds.
+        Raises RuntimeError with the text of its exception, or where the process dies; TimeoutError
+        where there is no answer within `timeout` seconds.
         """
         pipe = self._started()
         try:
             pipe.send((function, args))
-            if not pipe.poll(timeout):
-                self.stop()
-                raise RuntimeError(f"no answer in {timeout:.0f} s")
-            ok, found, healthy = pipe.recv()
+            answered = pipe.poll(timeout)
+            ok, found, healthy = pipe.recv() if answered else (False, "", False)
         except (EOFError, OSError):
             self.stop()
             raise RuntimeError("the process died") from None
         if not healthy:
             self.stop()
+        if not answered:
+            raise TimeoutError(f"no answer in {timeout:.0f} s")
         if not ok:
             raise RuntimeError(found)
         return found

@@ -116,9 +116,11 @@ def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> Chi
             try:
                 left = _until(run.verify_end, run)
                 answer = child.run(check, spec, dtype, timeout=left)
-            except TimeoutError:
-                print(f"{spec} in {dtype}: no time left to verify", file=sys.stderr)
-                return
+            except TimeoutError as e:
+                answer = str(e)
+                if run.left(run.verify_end) <= 0:
+                    print(f"{spec} in {dtype}: no time left to verify", file=sys.stderr)
+                    return
             except RuntimeError as e:
                 answer = str(e)
         with lock:
@@ -126,14 +128,20 @@ def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> Chi
             run.write()
 
     with ThreadPoolExecutor(workers) as threads:
-        for p in wanted:
-            for impl in contestants(p, not run.tiny):
-                if impl == "flex, our lists" or impl.startswith("attnc"):
-                    threads.submit(compile_one, p, impl)
-        for dtypes in (("fp32", "bf16"), ("fp16",)):
-            for spec in specs:
-                for dtype in dtypes:
-                    threads.submit(check_one, spec, dtype)
+        compiled = [
+            threads.submit(compile_one, p, impl)
+            for p in wanted
+            for impl in contestants(p, not run.tiny)
+            if impl == "flex, our lists" or impl.startswith("attnc")
+        ]
+        checked = [
+            threads.submit(check_one, spec, dtype)
+            for dtypes in (("fp32", "bf16"), ("fp16",))
+            for spec in specs
+            for dtype in dtypes
+        ]
+    for done in (*compiled, *checked):
+        done.result()
     for _ in range(workers - 1):
         children.get().stop()
     for spec, found in verified.items():
@@ -179,6 +187,9 @@ def bench(run: Run, wanted: Sequence[Problem], child: ChildProcess) -> None:
     titles = zip(("ms", "TFLOP/s", "x dense", "bound", "lists"), _WIDTHS, strict=True)
     print(f"\n{'problem':24s} {'':16s}" + "".join(f"{t:>{w}s}" for t, w in titles))
     for p in wanted:
+        if run.left() <= 0:
+            print(f"{p.name}: no time left", file=sys.stderr)
+            continue
         census: Bound | None = None
         with _skipping(f"{p.name}: census"):
             census = child.run(bound, p.name, run.tiny, timeout=_until(run.end, run))
@@ -285,6 +296,11 @@ def _version() -> str:
         return "a checkout"
 
 
+def _workers() -> int:
+    """Processes that compile and verify: fewer than processors, not more than a GPU holds."""
+    return max(1, min(12, (os.cpu_count() or 1) * 3 // 4))
+
+
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(
@@ -292,10 +308,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tiny", action="store_true", help="small CPU tensors, interpreter")
     parser.add_argument("--only", metavar="TEXT", help="problems whose name or spec contains it")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of timing per row")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of timing per row")
     parser.add_argument("--budget", type=float, default=200, help="seconds to compile and verify")
     parser.add_argument("--limit", type=float, default=520, help="seconds for everything")
-    parser.add_argument("--workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) // 2)))
+    parser.add_argument("--workers", type=int, default=_workers())
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -306,8 +322,9 @@ def main() -> int:
     if not args.tiny and not torch.cuda.is_available():
         print("no GPU here; `--tiny` tests the script itself", file=sys.stderr)
         return 1
-    # one kernel at a time is compiled, and there are several of us
+    # the children share the processors
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
     start = time.monotonic()
     chosen = [problem(p.name, args.tiny) for p in PROBLEMS if not args.tiny or p.name in TINY]
     wanted = [p for p in chosen if not args.only or args.only in f"{p.name} {p.spec}"]
