@@ -100,6 +100,7 @@ def check(spec: str, dtype: str) -> str:
 def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> ChildProcess:
     """Compile for the timings, then verify, in several processes; gives one that is free."""
     specs = ("causal",) if run.tiny else names()
+    first, last = (("fp32",), ()) if run.tiny else (("fp32", "bf16"), ("fp16",))
     verified: dict[str, dict[str, str]] = {s: {} for s in specs}
     run.result["verified"] = verified
     children: SimpleQueue[ChildProcess] = SimpleQueue()
@@ -136,7 +137,7 @@ def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> Chi
         ]
         checked = [
             threads.submit(check_one, spec, dtype)
-            for dtypes in (("fp32", "bf16"), ("fp16",))
+            for dtypes in (first, last)
             for spec in specs
             for dtype in dtypes
         ]

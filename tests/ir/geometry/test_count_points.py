@@ -66,3 +66,15 @@ def test_a_million_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = Bound({"m": million, "n": million})
     monkeypatch.setattr(module, "_CHUNK", 1 << 22)
     assert count_points(PREDICATES["causal"], *axes, bound) == million * (million + 1) // 2
+
+
+def test_blocks_chosen_per_head_are_counted_without_looking_at_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    select = np.random.default_rng(0).random((4, 8, 8)) < 0.3
+    block = Number(32)
+    chosen = Read("select", (Index("h"), call("floordiv", M, block), call("floordiv", N, block)))
+    bound = Bound({"h": 4, "m": 256, "n": 256}, {}, {"select": select})
+    monkeypatch.setattr(module, "evaluate", None)
+    rows = (Axis("h", 4, 1), Axis("m", 256, 64))
+    assert count_points(chosen, rows, (Axis("n", 256, 64),), bound) == 32 * 32 * select.sum()
