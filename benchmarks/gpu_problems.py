@@ -63,7 +63,8 @@ class Problem:
         value = self.attention.params[param]
         return int(value[0] if isinstance(value, tuple) else value)
 
-    def data(self) -> dict[str, Tensor]:
+    # Of `Any`, since they are passed beside keyword arguments of other types.
+    def data(self) -> dict[str, Any]:
         """The captured tensors, the same at every call."""
         return {} if self.captured is None else self.captured(self)
 
@@ -209,8 +210,7 @@ def count_tiles(p: Problem, itemsize: int) -> Census:
     config = found[stage.name]
     blocks = {stage.row: config.block_m, stage.swept: config.block_n}
     tile = {r: _sides(p, attn.plan.cascade, r, n) for r, n in blocks.items() if r is not None}
-    captured: Mapping[str, Any] = p.data()
-    return attn.tiles(p.sizes, tile=tile, flat=not p.extents, **captured).main.census
+    return attn.tiles(p.sizes, tile=tile, flat=not p.extents, **p.data()).main.census
 
 
 def _sides(p: Problem, cascade: Cascade, rank: str, block: int) -> int | tuple[int, ...]:
