@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import partial
+from itertools import islice, product
 from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from attnc.ir.arrays import Array, Arrays, is_scalar
 from attnc.ir.bind import with_joined
@@ -31,8 +33,15 @@ from attnc.runtime.program import ROW_GROUP, Block, Program, Target, build_progr
 from attnc.runtime.reference import torch_arrays
 from attnc.runtime.row_groups import row_group
 from attnc.runtime.tile_code import TILE_POINTS
-from attnc.runtime.tile_frame import Tile, cut_out
+from attnc.runtime.tile_frame import Tile, Whole, cut_out
 from attnc.runtime.visits import Span
+from attnc.runtime.workers import run_pieces
+
+# Pieces that a stage is cut into, at least, unless they get smaller than so many points; and how
+# many of them are sorted at once: the longest begin first, and a large stage has many.
+PIECES = 32
+PIECE_POINTS = 1 << 17
+PIECES_AT_ONCE = 1 << 12
 
 
 def execute(
@@ -162,24 +171,58 @@ def _program(stage: SweepStage, scope: Scope) -> Program:
 
 def _walk(program: Program, layout: Layout, scope: Scope, buffers: Mapping[str, Tensor]) -> None:
     """Every point of the outputs once: row tile by row tile, in each the grid in chunks."""
+    whole = {r: range(program.extents[r]) for r in program.order}
+    call = _Call(program, layout.masks, scope, tuple(_stored(program, whole, buffers)))
+    pieces = _pieces(program, layout, scope)
+    threads = torch.get_num_threads() if _in_workers(layout, scope) else 1
+    if threads < 2:
+        for piece in pieces:
+            call.tile(piece)
+        return
+    while some := sorted(islice(pieces, PIECES_AT_ONCE), key=lambda p: p.points, reverse=True):
+        # Pieces so unequal that about half of the threads would wait: torch's own do better.
+        even = 2 * sum(p.points for p in some) > (threads + 1) * some[0].points
+        run_pieces([partial(call.tile, piece) for piece in some], threads if even else 1)
+
+
+def _in_workers(layout: Layout, scope: Scope) -> bool:
+    """Whether a stage is worth more threads, and its tensors are what torch's CPU code takes."""
+    tensors = [held.data for held in scope.tensors.values()]
+    plain = all(type(x) in (Tensor, Parameter) and x.device.type == "cpu" for x in tensors)
+    return plain and layout.points >= 2 * PIECE_POINTS
+
+
+def _pieces(program: Program, layout: Layout, scope: Scope) -> Iterator[_Piece]:
+    """The stage in parts that are computed, and stored, independently of one another."""
     stage, extents = program.stage, program.extents
     whole = {r: range(extents[r]) for r in program.order}
-    call = _Call(program, layout.masks, scope, tuple(_stored(program, whole, buffers)))
+    share = max(PIECE_POINTS, layout.points // PIECES)
     row_tiles = [range(1)] if stage.row is None else list(_tiles(whole[stage.row], layout.rows))
     number = 0
     while number < len(row_tiles):
         rows, count = row_tiles[number], 1
         for box, visited in layout.steps(program, number):
             widest = max((len(s.points) for spans in visited for s in spans), default=1)
-            limit = TILE_POINTS // (len(rows) * widest)
+            length = sum(len(s.points) for spans in visited for s in spans)
+            limit = min(TILE_POINTS // widest, share // max(1, length)) // len(rows)
             count = row_group(layout, program, scope, number, limit)
             # Heads of one group are no batch: their windows are not equally far apart.
             for chunk in _chunks(box, limit if count == 1 else 1):
                 place = {**whole, **chunk, stage.swept: range(1)}
                 if stage.row is not None:
                     place |= {stage.row: rows, ROW_GROUP: range(count)}
-                call.tile(place, visited)
+                points = len(rows) * length * count * prod(map(len, chunk.values()))
+                yield _Piece(place, visited, points)
         number += count
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A row tile, or a group of them, at a part of the grid; `points` visited in all passes."""
+
+    box: Box
+    visited: tuple[tuple[Span, ...], ...]
+    points: int
 
 
 def _stored(
@@ -221,11 +264,11 @@ class _Call:
     masks: Masks
     scope: Scope
     stored: tuple[tuple[Tensor, Target], ...]
-    whole: dict[object, Tensor] = field(default_factory=dict)
+    whole: Whole = field(default_factory=Whole)
 
-    def tile(self, box: Box, visited: tuple[tuple[Span, ...], ...]) -> None:
+    def tile(self, piece: _Piece) -> None:
         """One tile of rows at a part of the grid: all passes, and what is stored after them."""
-        program = self.program
+        program, box, visited = self.program, piece.box, piece.visited
         tile = Tile(self.scope, box, program.host, self.whole, program.moving(box))
         for name, code in program.resident:
             tile.values[name] = code(tile)

@@ -23,6 +23,7 @@ from attnc.runtime.program import Program
 from attnc.runtime.tile_code import TILE_POINTS, Code
 from attnc.runtime.tile_frame import Tile
 from attnc.runtime.visits import Labels, Span, Visits, boxes, find_visits
+from attnc.runtime.workers import BOOKS
 
 # Rows of a tile to choose from where a mask decides, and where none does.
 ROW_TILES = (64, 128, 256)
@@ -50,13 +51,15 @@ _Hidden: TypeAlias = Mapping[str, tuple[Hidden, ...]]
 class Layout:
     """`rows` per row tile, `width` swept points per span, and per pass the tiles visited.
 
-    `known` are steps found before, `groups` how many of at most so many row tiles run together.
+    `points` are all that are visited, in all passes. `known` are steps found before, `groups` how
+    many of at most so many row tiles run together.
     """
 
     rows: int
     width: int
     visits: tuple[Visits, ...]
     masks: Masks
+    points: int
     known: dict[int, Steps] = field(default_factory=dict)
     groups: dict[int, tuple[int, int]] = field(default_factory=dict)
     kept: int = 0
@@ -124,8 +127,10 @@ class Masks:
         mask = self.contents.get(content)
         if mask is None:
             mask = Mask.of(shown, torch.float64 if dtype == "float64" else torch.float32)
-            self.full = self.full or self.bytes + mask.bytes > MASK_BYTES
-            if not self.full:
+            with BOOKS:
+                self.full = self.full or self.bytes + mask.bytes > MASK_BYTES
+                if content in self.contents or self.full:
+                    return self.contents.get(content, mask)
                 self.bytes += mask.bytes
                 self.contents[content] = mask
         return mask
@@ -138,9 +143,9 @@ def find_layout(program: Program, scope: Scope) -> Layout:
     """
     names = dict.fromkeys(t for p in program.passes for t in p.visibility.tensors)
     data = tuple(scope.tensors[t].data for t in names)
-    for place, known in enumerate(_KNOWN):
+    for known in tuple(_KNOWN):
         if known.program is program and all(map(_equal, known.data, data)):
-            _KNOWN.append(_KNOWN.pop(place))
+            _remember(known)
             return known.layout
     row = program.stage.row
     if scope.extents[program.stage.swept] and (row is None or scope.extents[row]):
@@ -151,7 +156,7 @@ def find_layout(program: Program, scope: Scope) -> Layout:
     return layout
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Known:
     program: Program
     data: tuple[Tensor, ...]
@@ -172,9 +177,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _remember(found: _Known) -> None:
-    _KNOWN.append(found)
-    while len(_KNOWN) > _KEPT or sum(x.bytes for x in _KNOWN) > DATA_BYTES:
-        _KNOWN.pop(0)
+    with BOOKS:
+        if found in _KNOWN:
+            _KNOWN.remove(found)
+        _KNOWN.append(found)
+        while len(_KNOWN) > _KEPT or sum(x.bytes for x in _KNOWN) > DATA_BYTES:
+            _KNOWN.pop(0)
 
 
 def _bound(scope: Scope, names: Mapping[str, None]) -> Bound:
@@ -199,19 +207,29 @@ def _layout(program: Program, scope: Scope, bound: Bound, rows: int) -> Layout:
     stage, extents = program.stage, scope.extents
     row = None if stage.row is None else Axis(stage.row, extents[stage.row], rows)
     swept = Axis(stage.swept, extents[stage.swept], SWEPT_TILE)
-    visits = (
+    visits = tuple(
         find_visits(p.visibility, row, swept, extents, program.parts, bound) for p in program.passes
     )
-    return Layout(rows, max(1, SPAN_POINTS // rows), tuple(visits), Masks())
+    grid = prod(n for _, n in program.parts)
+    points = sum(_points(v, rows, grid) for v in visits)
+    return Layout(rows, max(1, SPAN_POINTS // rows), visits, Masks(), points)
+
+
+def _points(visits: Visits, rows: int, grid: int) -> int:
+    labels = visits.labels
+    points = int(visits.runs.visited().sum()) * visits.tile * rows
+    return points * grid * int(labels.shape[-1]) // labels.size
 
 
 def _nanoseconds(program: Program, layout: Layout) -> float:
-    """What a layout costs: scores computed, and calls for the spans that they are computed in."""
-    total, threads = 0.0, torch.get_num_threads()
+    """What a layout costs: scores computed, and calls for the spans that they are computed in.
+
+    On one thread, so that results do not depend on how many there are.
+    """
+    total = 0.0
     grid = prod(n for _, n in program.parts)
     for p, v in zip(program.passes, layout.visits, strict=True):
-        points = int(v.runs.visited().sum()) * v.tile * layout.rows
-        points *= grid * v.labels.shape[-1] // v.labels.size
+        points = _points(v, layout.rows, grid)
         spans = v.count_spans() + points // TILE_POINTS
-        total += points * (_SCORE_NS + _FEATURE_NS * p.features) / threads + spans * _SPAN_NS
+        total += points * (_SCORE_NS + _FEATURE_NS * p.features) + spans * _SPAN_NS
     return total

@@ -300,12 +300,10 @@ def _slice(e: Read, place: Place) -> Code | None:
     often = place.row not in ranks
 
     def run(tile: Tile) -> Array:
-        x = tile.whole.get(key)
-        if x is None:
-            held = tile.scope.tensors[e.tensor].data
-            if held.shape != tuple(tile.scope.extents[r] for r in ranks):
-                return gathered(tile)
-            x = tile.whole[key] = _laid_out(held, ranks, tile, often)
+        held = tile.scope.tensors[e.tensor].data
+        if held.shape != tuple(tile.scope.extents[r] for r in ranks):
+            return gathered(tile)
+        x = tile.whole.view(key, lambda: _laid_out(held, ranks, tile, often))
         x = cut_out(x, cuts, tile)
         return x if often or not x.is_floating_point() else tile.arrays.asarray(x, tile.dtype)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
 
 from torch import Tensor
 
@@ -22,13 +23,30 @@ class Moving:
     step: int
 
 
+@dataclass(slots=True)
+class Whole:
+    """Tensors in memory as views on the axes of tiles, each made once for all tiles of a call."""
+
+    views: dict[object, Tensor] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def view(self, key: object, make: Callable[[], Tensor]) -> Tensor:
+        """The view kept under a key; tiles in several threads wait for the one that makes it."""
+        x = self.views.get(key)
+        if x is None:
+            with self.lock:
+                x = self.views.get(key)
+                if x is None:
+                    x = self.views[key] = make()
+        return x
+
+
 class Tile(Frame):
     """The frame of one tile, with the lets and states known in it.
 
     `window` restricts a let's axis: a serial loop visits a contracted rank piece by piece.
     `hidden` has the parts of the tile that a mask cuts through, by the mask's name. `operands` are
-    those of the operator that is applied next. `whole` keeps tensors in memory as views on the
-    tile's axes, for all tiles of a call.
+    those of the operator that is applied next. `whole` is the same for all tiles of a call.
     """
 
     __slots__ = ("hidden", "moving", "operands", "values", "whole", "window")
@@ -38,7 +56,7 @@ class Tile(Frame):
         scope: Scope,
         box: Box,
         values: Mapping[str, Array],
-        whole: dict[object, Tensor] | None = None,
+        whole: Whole | None = None,
         moving: Moving | None = None,
     ) -> None:
         super().__init__(scope, box)
@@ -47,7 +65,7 @@ class Tile(Frame):
         self.window: tuple[int, range] | None = None
         self.hidden: Mapping[str, tuple[Hidden, ...]] = {}
         self.operands: list[Array] = []
-        self.whole = {} if whole is None else whole
+        self.whole = whole or Whole()
 
     def at(self, rank: str, span: range) -> Tile:
         """A tile elsewhere along a rank, which knows what this one knows."""
