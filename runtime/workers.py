@@ -43,7 +43,7 @@ def _listened_to() -> bool:
     return bool(
         torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or torch.is_autocast_enabled("cpu")
         or torch.compiler.is_compiling()
     )
