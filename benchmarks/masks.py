@@ -88,10 +88,11 @@ def lists(attention: Attention, shape: Mapping[str, int], data: Mapping[str, Any
 
 
 def least(run: Callable[[], object], repeats: int) -> float:
-    """The least time of several runs, in ms, after one that warms up."""
+    """Milliseconds of the fastest of warm runs: so many at least, and half a second of them."""
     run()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    stop = time.perf_counter() + 0.5
+    while len(times) < repeats or time.perf_counter() < stop:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
