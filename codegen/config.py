@@ -26,6 +26,7 @@ class Config:
 
     permuted: whether tokens whose tiles have several axes, or gaps, are put in the order of tiles
     before the kernel and back after it; None: where `permutes_tokens` says so.
+    descriptors: whether tiles are loaded by tensor descriptors where that is possible.
     """
 
     block_m: int
@@ -33,6 +34,7 @@ class Config:
     num_warps: int
     num_stages: int
     permuted: bool | None = None
+    descriptors: bool = False
 
 
 # Largest first. Exact products of float32 use no matrix instructions, and many registers.
