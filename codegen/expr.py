@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code, number
+from attnc.codegen.code import ATOM, COMPARE, INFIX, PRODUCT, SIGN, Code, number
 from attnc.codegen.scope import Scope
 from attnc.ir.cascade import DType
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
@@ -14,21 +14,6 @@ from attnc.ir.geometry.integers import Integers
 from attnc.ir.ops import OPS
 from attnc.ir.walk import substitute
 
-INFIX: Mapping[str, tuple[str, int]] = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "div": ("/", PRODUCT),
-    "exactdiv": ("//", PRODUCT),
-    "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE),
-    "gt": (">", COMPARE),
-    "ge": (">=", COMPARE),
-    "eq": ("==", COMPARE),
-    "ne": ("!=", COMPARE),
-    "and": ("&", AND),
-    "or": ("|", BAR),
-}
 CALLS: Mapping[str, str] = {
     "min": "tl.minimum",
     "max": "tl.maximum",

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code, number
-from attnc.codegen.expr import INFIX
+from attnc.codegen.code import ATOM, COMPARE, INFIX, PRODUCT, SIGN, Code, number
 from attnc.ir.expr import Apply, Expr, Extent, Number, Param, Read
 from attnc.ir.facts import nonnegative
 from attnc.ir.show import show_expr

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attnc.codegen.address import Address, Addressing
-from attnc.codegen.code import ATOM, number
-from attnc.codegen.expr import CALLS, INFIX, Tiles, Variable
+from attnc.codegen.code import ATOM, INFIX, number
+from attnc.codegen.expr import CALLS, Tiles, Variable
 from attnc.codegen.products import Products
 from attnc.codegen.scope import Scope
 from attnc.codegen.text import WIDTH, comment

@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code
+from attnc.codegen.code import ATOM, COMPARE, SIGN, TENSOR_INFIX, Code
 from attnc.codegen.mask_scope import MaskScope
 from attnc.codegen.tile_bounds import WISHES
 from attnc.codegen.torch_stage import FUNCTIONS
 from attnc.ir.expr import Apply, Expr, Index, Read
 from attnc.ir.walk import subexprs
 
-_SIGNS: Mapping[str, tuple[str, int]] = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "floordiv": ("//", PRODUCT),
-    "exactdiv": ("//", PRODUCT),
-    "mod": ("%", PRODUCT),
-    "div": ("/", PRODUCT),
-    "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE),
-    "gt": (">", COMPARE),
-    "ge": (">=", COMPARE),
-    "eq": ("==", COMPARE),
-    "ne": ("!=", COMPARE),
-    "and": ("&", AND),
-    "or": ("|", BAR),
-}
 # What is longer and occurs more than once gets a name.
 _SHORT = 20
 
@@ -84,8 +67,8 @@ class PointWriter:
                 return self._extreme("min", Apply("max", (a, low)), high)
             case Apply("select", (test, a, b)):
                 return self._select(test, a, b)
-            case Apply(op, (a, b)) if op in _SIGNS:
-                sign, binds = _SIGNS[op]
+            case Apply(op, (a, b)) if op in TENSOR_INFIX:
+                sign, binds = TENSOR_INFIX[op]
                 x, y = self.write(a), self.write(b)
                 if op == "div" and not self.scope.is_fixed(a) and self.scope.dtype(a) == "int":
                     x = Code(f"{x.inside(ATOM)}.double()")

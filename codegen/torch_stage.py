@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from string import ascii_letters
 
 from attnc.codegen.address import stays_inside
-from attnc.codegen.code import ATOM, COMPARE, PRODUCT, SIGN, Code
-from attnc.codegen.expr import INFIX
+from attnc.codegen.code import ATOM, COMPARE, SIGN, TENSOR_INFIX, Code
 from attnc.codegen.host import Host
 from attnc.codegen.names import Namer
 from attnc.ir.cascade import Cascade, Einsum, Reduction
@@ -37,7 +36,6 @@ FUNCTIONS: Mapping[str, str] = {
     "silu": "torch.nn.functional.silu",
     "gelu": "torch.nn.functional.gelu",
 }
-_SIGNS = {**INFIX, "floordiv": ("//", PRODUCT), "mod": ("%", PRODUCT)}
 _EXTREME = '''
 def _extreme(x: torch.Tensor, dims: tuple[int, ...], largest: bool) -> torch.Tensor:
     """Maximum or minimum along `dims`; -inf or inf over nothing."""
@@ -308,8 +306,8 @@ class _Broadcast:
             case "softplus":
                 x = self.write(args[0]).text
                 return Code(f"torch.logaddexp({x}, torch.zeros_like({x}))")
-            case _ if op in _SIGNS:
-                sign, binds = _SIGNS[op]
+            case _ if op in TENSOR_INFIX:
+                sign, binds = TENSOR_INFIX[op]
                 a, b = (self.write(x) for x in args)
                 left = a.inside(binds + (binds == COMPARE))
                 return Code(f"{left} {sign} {b.inside(binds + 1)}", binds)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, Code
+from attnc.codegen.code import AND, ATOM, BAR, COMPARE, PRODUCT, SIGN, SUM, TENSOR_INFIX, Code
 from attnc.errors import AttncError
 from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
@@ -27,24 +27,6 @@ from attnc.runtime.modules import load_source
 MaskMod: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 ARGUMENTS = ("b", "h", "q_idx", "kv_idx")
-# Python's operators on tensors: `//` and `%` round down, as in the language.
-_INFIX = {
-    "add": ("+", SUM),
-    "sub": ("-", SUM),
-    "mul": ("*", PRODUCT),
-    "div": ("/", PRODUCT),
-    "exactdiv": ("//", PRODUCT),
-    "floordiv": ("//", PRODUCT),
-    "mod": ("%", PRODUCT),
-    "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE),
-    "gt": (">", COMPARE),
-    "ge": (">=", COMPARE),
-    "eq": ("==", COMPARE),
-    "ne": ("!=", COMPARE),
-    "and": ("&", AND),
-    "or": ("|", BAR),
-}
 _CALLS = {
     **{f: f"torch.{f}" for f in ("exp", "exp2", "log", "log2", "log1p", "sqrt", "rsqrt", "abs")},
     **{f: f"torch.{f}" for f in ("sign", "tanh", "sigmoid", "relu", "erf", "sin", "cos")},
@@ -306,8 +288,8 @@ class _Writer:
         return Code(f"torch.where({c.text}, {x.text}, {y.text})")
 
     def _operator(self, e: Apply, args: Sequence[Code]) -> Code:
-        if e.op in _INFIX:
-            sign, binds = _INFIX[e.op]
+        if e.op in TENSOR_INFIX:
+            sign, binds = TENSOR_INFIX[e.op]
             left, right = map(_float, e.args, args) if e.op == "div" else args
             # Comparisons do not chain in the language; the others group to the left.
             return Code(
