@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from attnc.ir.expr import Expr, Index, Number, Read
-from attnc.ir.plan import Let, let_reads, map_value
+from attnc.ir.plan import Let, map_value, needed
 from attnc.ir.presence import TRUE
 from attnc.ir.specialise import fold_constants
 from attnc.ir.walk import rewrite, substitute
@@ -32,13 +32,4 @@ def full_body(
             known[Read(let.name, own)] = value
         else:
             lets.append(let if value == let.value else replace(let, value=value))
-    return _needed(lets, wanted)
-
-
-def _needed(lets: Iterable[Let], wanted: set[str]) -> tuple[Let, ...]:
-    kept: list[Let] = []
-    for let in reversed(tuple(lets)):
-        if let.name in wanted:
-            kept.append(let)
-            wanted |= let_reads(let)
-    return tuple(reversed(kept))
+    return needed(lets, wanted)

@@ -8,7 +8,7 @@ ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -174,18 +174,26 @@ def let_reads(let: Let) -> frozenset[str]:
     return frozenset(r.tensor for e in parts for r in reads(e))
 
 
+def needed(lets: Iterable[Let], names: Iterable[str]) -> tuple[Let, ...]:
+    """The lets that these names depend on."""
+    wanted = set(names)
+    kept: list[Let] = []
+    for let in reversed(tuple(lets)):
+        if let.name in wanted:
+            kept.append(let)
+            wanted |= let_reads(let)
+    return tuple(reversed(kept))
+
+
 def drop_unread(stage: SweepStage) -> SweepStage:
     """The stage without lets that nothing reads (a statistic that only served inside a pass)."""
     wanted = {r.tensor for s in stage.stores for r in reads(s.value)}
     wanted |= {c.update for p in stage.passes for c in p.carries}
 
     def keep(lets: tuple[Let, ...]) -> tuple[Let, ...]:
-        kept = []
-        for let in reversed(lets):
-            if let.name in wanted:
-                kept.append(let)
-                wanted.update(let_reads(let))
-        return tuple(reversed(kept))
+        kept = needed(lets, wanted)
+        wanted.update(*map(let_reads, kept))
+        return kept
 
     passes = []
     for p in reversed(stage.passes):

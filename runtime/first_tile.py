@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from attnc.ir.expr import Apply, Expr, Number, Read
 from attnc.ir.ops import OPS
-from attnc.ir.plan import Carry, Dot, Let, Pass, map_value
+from attnc.ir.plan import Carry, Dot, Let, Pass, map_value, needed
 from attnc.ir.walk import rewrite
-from attnc.runtime.marks import needed
 
 
 def first_tile(p: Pass, body: tuple[Let, ...]) -> tuple[Let, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from attnc.ir.expr import Apply, Expr, Extent, Index, Read
-from attnc.ir.plan import Let, Load, Pass, Serial, SweepStage, let_reads, map_value
+from attnc.ir.plan import Let, Load, Pass, Serial, SweepStage, map_value, needed
 from attnc.ir.presence import conjuncts
 from attnc.ir.walk import rewrite
 from attnc.runtime.hidden import mark, mark_name
@@ -81,14 +81,3 @@ def _mark_pass(p: Pass, known: Mapping[str, tuple[tuple[str, ...], Expr]]) -> Ma
     body = tuple(map(mark_let, p.body))
     marked = replace(p, body=needed(body, (c.update for c in p.carries)))
     return Marked(marked, {name: e for e, name in names.items()})
-
-
-def needed(lets: Iterable[Let], names: Iterable[str]) -> tuple[Let, ...]:
-    """The lets that these names depend on."""
-    wanted = set(names)
-    kept: list[Let] = []
-    for let in reversed(tuple(lets)):
-        if let.name in wanted:
-            kept.append(let)
-            wanted |= let_reads(let)
-    return tuple(reversed(kept))
