@@ -29,8 +29,7 @@ from attnc.codegen.visits import (
     TileLoop,
     Visits,
     all_tiles,
-    is_light,
-    is_whole,
+    has_range,
     loaded,
     missing_loads,
     range_tiles,
@@ -277,7 +276,7 @@ class _Writer:
     def _visits(self, keys: KeyRange | None) -> Visits:
         if self.lists is not None:
             return listed_tiles(self.scope)
-        if keys is None or (is_whole(keys, self.stage) and not is_light(self.stage)):
+        if keys is None or not has_range(keys, self.stage):
             return all_tiles(self.scope)
         return range_tiles(keys, self.tiles, loaded(self.stage))
 

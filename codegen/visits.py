@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from attnc.codegen.code import PRODUCT, Code
 from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.scope import Scope
+from attnc.codegen.tile_lists import listed_visibility
+from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Extent, Index, Number, Read
 from attnc.ir.facts import nonnegative
-from attnc.ir.geometry.key_range import KeyRange
-from attnc.ir.plan import Let, Load, SweepStage
+from attnc.ir.geometry.key_range import KeyRange, key_range
+from attnc.ir.plan import Let, Load, Pass, SweepStage
 from attnc.ir.show import show_expr
 from attnc.ir.walk import index_ranks, reads, subexprs, substitute
+
+# By lists of tiles; full tiles between bounds, then the others; one loop over every tile.
+VisitKind: TypeAlias = Literal["lists", "range", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,23 @@ class Visits:
 
     setup: tuple[str, ...]
     loops: tuple[TileLoop, ...]
+
+
+def visit_kinds(stage: SweepStage, cascade: Cascade) -> tuple[VisitKind, ...]:
+    """How the kernel of a stage walks the swept rank, pass by pass."""
+    listed = listed_visibility(stage, cascade) is not None
+
+    def kind(p: Pass) -> VisitKind:
+        if listed:
+            return "lists"
+        return "range" if has_range(key_range(p.visibility, cascade), stage) else "all"
+
+    return tuple(map(kind, stage.passes))
+
+
+def has_range(keys: KeyRange | None, stage: SweepStage) -> bool:
+    """Whether full tiles get a loop of their own, between bounds that the kernel works out."""
+    return keys is not None and (not is_whole(keys, stage) or is_light(stage))
 
 
 def is_whole(keys: KeyRange, stage: SweepStage) -> bool:
