@@ -234,6 +234,15 @@ LIBRARY: dict[str, tuple[dict[str, int], dict[str, ParamValue]]] = {
             "causal": (False, False, True),
         },
     ),
+    "gna": (
+        {"mt": 1, "my": 14, "mx": 19, "nt": 1, "ny": 14, "nx": 19},
+        {
+            "window": (1, 5, 4),
+            "stride": (1, 2, 1),
+            "dilation": (1, 1, 1),
+            "causal": (False, False, True),
+        },
+    ),
     "maxvit_grid": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"grid": 6}),
     "maxvit_block": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"window": 6}),
     "swin": ({"my": 12, "mx": 18, "ny": 12, "nx": 18}, {"window": 6, "shift": 3}),

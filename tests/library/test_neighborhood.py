@@ -156,7 +156,7 @@ def test_an_axis_of_one_token_takes_no_part() -> None:
     """So the attention over a volume is that over a plane or a sequence, too."""
     plane = visible("na2d", {"my": 5, "mx": 7, "ny": 5, "nx": 7}, window=(3, 4), stride=(2, 1))
     extents = {"mt": 1, "my": 5, "mx": 7, "nt": 1, "ny": 5, "nx": 7}
-    volume = visible("na3d", extents, window=(1, 3, 4), stride=(1, 2, 1))
+    volume = visible("gna", extents, window=(1, 3, 4), stride=(1, 2, 1))
     np.testing.assert_array_equal(plane, volume)
 
 

@@ -54,6 +54,10 @@ VALUES: dict[str, tuple[Values, ...]] = {
         {"window": 9, "dilation": (1, 1)},
     ),
     "fixed_strided": ({"stride": 4, "summary": 1}, {"stride": 3, "summary": 5}),
+    "gna": (
+        {"window": (3, 2, 2), "stride": (2, 2, 1), "dilation": (1, 1, 2)},
+        {"window": (2, 1, 3), "stride": (2, 3, 2), "causal": (False, True, False)},
+    ),
     "halonet": ({"block": 2, "halo": 1}, {"block": 3, "halo": 0}, {"block": 1, "halo": 2}),
     "longca_block_causal_document": ({"block": 3}, {"block": 1}),
     "longca_global_sliding_window": ({"window": 2}, {"window": 0}),

@@ -22,6 +22,10 @@ def na3d(x: Inputs, p: Params) -> Outputs:
     return {"O": plain.attention(x, _product(p, "TYX"))}
 
 
+def gna(x: Inputs, p: Params) -> Outputs:
+    return na3d(x, p)
+
+
 def dilated_na(x: Inputs, p: Params) -> Outputs:
     w, d = p["window"], p["dilation"]
     rows = along(p["MY"], p["NY"], w, 1, d[0], False)

@@ -229,12 +229,16 @@ def test_flat_tiles_of_a_plane(data: st.DataObject) -> None:
         ("na2d", (256, 256), (80, 80), ((16, 16), (16, 8)), (16, 16), 10.24, True),
         ("na3d", (30, 48, 80), (18, 24, 24), ((4, 8, 8), (2, 8, 8)), (1, 1, 1), 3.27, False),
         ("na3d", (30, 48, 80), (18, 24, 24), ((4, 8, 8), (2, 8, 8)), (16, 8, 8), 11.11, True),
+        ("gna", (1, 256, 256), (1, 80, 80), ((1, 16, 16), (1, 16, 8)), (1, 1, 1), 6.10, False),
+        ("gna", (1, 256, 256), (1, 80, 80), ((1, 16, 16), (1, 16, 8)), (1, 16, 16), 10.24, True),
+        ("gna", (30, 48, 80), (18, 24, 24), ((4, 8, 8), (2, 8, 8)), (1, 1, 1), 3.27, False),
+        ("gna", (30, 48, 80), (18, 24, 24), ((4, 8, 8), (2, 8, 8)), (16, 8, 8), 11.11, True),
     ],
 )
 def test_published_points(
     spec: str, extents: Any, window: Any, tiles: Any, stride: Any, by_max: float, full: bool
 ) -> None:
-    names = {"na2d": ("y", "x"), "na3d": ("t", "y", "x")}[spec]
+    names = ("t", "y", "x")[-len(extents) :]
     shape = {f"{r}{c}": n for r in "mn" for c, n in zip(names, extents, strict=True)}
     found = _census(spec, shape, tiles, "static", window=window, stride=stride)
     assert round(found.tile_max, 2) == by_max
