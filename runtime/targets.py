@@ -21,9 +21,10 @@ Backend: TypeAlias = Literal["cuda", "hip"]
 _FOLDER = Path(__file__).parent / "target_files"
 
 
-def _figure(unit: str, *, optional: bool = False) -> Any:
+def _figure(unit: str, *, optional: bool = False, zero: bool = False) -> Any:
     """A field that a target file gives as `{ value, unit, source }`, in this unit."""
-    return field(default=None if optional else MISSING, metadata={"unit": unit})
+    metadata = {"unit": unit, "zero": zero}
+    return field(default=None if optional else MISSING, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,15 @@ class Target:
     Rates are per SM and clock at the boost clock `clock_mhz`; peaks are dense bf16. `*_sustained`
     is what was measured, where somebody did; it beats the peak for modelling. An optional figure is
     None where the maker gives none. `sources` names the source of each figure.
+
+    alu_per_clk:                integer, logic, compare, select, minimum, conversion
+    special_per_clk:            exp2, logarithm, reciprocal, root
+    issue_per_clk:              instructions of whatever kind that an SM's schedulers issue
+    memory_bytes:               DRAM, as the maker counts it: a GB is 10^9 bytes
+    l2_bytes_per_clk:           what all SMs together read from the L2 cache, measured if possible
+    latency_clk:                of a load that hits the L2 cache
+    shared_reserved_per_block:  shared memory that a block takes besides its own
+    register_unit:              a warp is given registers in multiples of it
     """
 
     name: str
@@ -49,16 +59,26 @@ class Target:
     tensor_tflops_sustained: float | None = _figure("TFLOP/s", optional=True)
     tensor_flop_per_clk: float = _figure("FLOP/clk/SM")
     fma_per_clk: float = _figure("FMA/clk/SM")
-    special_per_clk: float | None = _figure("op/clk/SM", optional=True)
+    alu_per_clk: float = _figure("op/clk/SM")
+    special_per_clk: float = _figure("op/clk/SM")
+    issue_per_clk: float = _figure("warp instruction/clk/SM")
+    memory_bytes: float = _figure("B")
     memory_bytes_per_second: float = _figure("B/s")
     memory_sustained: float | None = _figure("B/s", optional=True)
     l2_bytes: float = _figure("B")
+    l2_bytes_per_clk: float = _figure("B/clk")
     last_level_bytes: float | None = _figure("B", optional=True)
+    latency_clk: float = _figure("clk")
     shared_bytes_per_sm: float = _figure("B")
     shared_bytes_per_block: float = _figure("B")
+    shared_reserved_per_block: float = _figure("B", zero=True)
+    shared_bytes_per_clk: float = _figure("B/clk/SM")
     tensor_memory_per_sm: float | None = _figure("B", optional=True)
     registers_per_sm: float = _figure("32-bit register")
     registers_per_thread: float = _figure("32-bit register")
+    register_unit: float = _figure("32-bit register")
+    warps_per_sm: float = _figure("warp/SM")
+    blocks_per_sm: float = _figure("block/SM")
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -74,6 +94,7 @@ class Target:
 
 
 _UNITS: Mapping[str, str] = {f.name: f.metadata["unit"] for f in fields(Target) if f.metadata}
+_ZERO = frozenset(f.name for f in fields(Target) if f.metadata.get("zero"))
 _REQUIRED = frozenset(f.name for f in fields(Target) if f.metadata and f.default is MISSING)
 _HEADER: Mapping[str, type] = {
     "name": str, "title": str, "backend": str, "arch": str, "warp_size": int, "aliases": list,
@@ -168,8 +189,10 @@ def _value(path: Path, key: str, figure: object) -> float:
         raise _bad(path, f"figure `{key}` is in `{str(unit)[:60]}`, not in `{_UNITS[key]}`")
     if not isinstance(source, str) or not source.strip():
         raise _bad(path, f"figure `{key}` names no source")
-    if type(value) not in (int, float) or not 0 < value < sys.float_info.max:
+    if type(value) not in (int, float) or not 0 <= value < sys.float_info.max:
         raise _bad(path, f"figure `{key}` is not a positive number")
+    if value == 0 and key not in _ZERO:
+        raise _bad(path, f"figure `{key}` is zero")
     return float(value)
 
 

@@ -39,6 +39,30 @@ def test_the_tensor_peak_is_sms_times_clock_times_rate(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", target_names())
+def test_limits_of_an_sm_fit_together(name: str) -> None:
+    t = load_target(name)
+    assert t.shared_bytes_per_block + t.shared_reserved_per_block == t.shared_bytes_per_sm
+    assert t.registers_per_sm % t.register_unit == 0
+    assert t.warps_per_sm * t.register_unit <= t.registers_per_sm
+    assert t.blocks_per_sm <= t.warps_per_sm
+    assert t.special_per_clk <= t.alu_per_clk <= t.fma_per_clk
+    assert t.special_per_clk <= t.issue_per_clk * t.warp_size
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_nearer_memory_is_smaller_and_faster(name: str) -> None:
+    t = load_target(name)
+    per_clk = t.memory_bytes_per_second / (t.clock_mhz * 1e6)
+    assert per_clk < t.l2_bytes_per_clk < t.sms * t.shared_bytes_per_clk
+    assert t.sms * t.shared_bytes_per_sm < t.l2_bytes < t.memory_bytes
+    assert 200 < t.latency_clk < 500
+
+
+def test_a_reserved_amount_may_be_nothing() -> None:
+    assert load_target("mi300x").shared_reserved_per_block == 0
+
+
+@pytest.mark.parametrize("name", target_names())
 def test_every_figure_names_its_source(name: str) -> None:
     target = load_target(name)
     assert {"sms", "clock_mhz", "memory_bytes_per_second"} <= target.sources.keys()
@@ -77,6 +101,9 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
         (replaced('"MHz"', '"GHz"'), "in `GHz`, not in `MHz`"),
         (replaced("value = 132", "value = -1"), "not a positive number"),
         (replaced("value = 132", "value = nan"), "not a positive number"),
+        (replaced("value = 132", "value = 0"), "`sms` is zero"),
+        (replaced("value = 1024", "value = -1024"), "not a positive number"),
+        (replaced("special_per_clk ", "special "), "`special_per_clk` is missing"),
         (replaced("value = 132", "value = 1" + "0" * 400), "not a positive number"),
         (replaced("value = 132", "value = 1" + "0" * 9000), "not TOML"),
         (replaced("value = 132", "value = true"), "not a positive number"),
