@@ -185,11 +185,13 @@ def census(
     *,
     start: KeyTiles = "static",
     grouped: bool = True,
+    points: bool = True,
     known: dict[Problem, Part] | None = None,
 ) -> Census:
     """Count the tiles of `rows` and `keys` (ranks or components) at each point of `grid`.
 
-    `grouped`: tiles hold tokens of one dilation group. `known` remembers parts between calls that
+    `grouped`: tiles hold tokens of one dilation group. `points`: visible points are counted, too
+    (else they are 0), which takes longer than the tiles. `known` remembers parts between calls that
     differ in the mask or in the tiles, and in nothing else.
     """
     known = {} if known is None else known
@@ -203,7 +205,7 @@ def census(
         whole = here if every == some else put_in_numbers(every, bound)
         mine, swept = (tuple(a for a in axes if a.name in names) for axes in (queries, keys))
         problem = Problem((here, whole), mine, swept)
-        parts.append(_part(problem, bound, start, grouped, known))
+        parts.append(_part(problem, bound, (start, grouped, points), known))
     return Census(grid, rows, keys, tuple(parts))
 
 
@@ -225,18 +227,19 @@ def _apart(
 
 
 def _part(
-    problem: Problem, bound: Bound, start: KeyTiles, grouped: bool, known: dict[Problem, Part]
+    problem: Problem, bound: Bound, how: tuple[KeyTiles, bool, bool], known: dict[Problem, Part]
 ) -> Part:
     """The counts of one group of axes; those of its dilation groups together."""
     part = known.get(problem)
+    start, grouped, points = how
     if part is None:
         found = dilations(problem, bound) if grouped else ()
         if found:
             groups = dilation_groups(problem, found)
-            each = [_part(g, bound, start, False, known) for g in groups]
+            each = [_part(g, bound, (start, False, points), known) for g in groups]
             part = _together(problem, found, each)
         else:
-            part = _count(problem, bound, start)
+            part = _count(problem, bound, start, points)
         known[problem] = part
     return part
 
@@ -254,13 +257,13 @@ def _together(problem: Problem, found: tuple[Dilation, ...], groups: list[Part])
     )
 
 
-def _count(problem: Problem, bound: Bound, start: KeyTiles) -> Part:
+def _count(problem: Problem, bound: Bound, start: KeyTiles, points: bool) -> Part:
     rows, keys = problem.rows, problem.keys
     visited = full = np.ones(1, np.int64)
     for each in _classified(problem, bound, start):
         more = shifted_tiles(*each) if start == "dynamic" else fixed_tiles(*each)
         visited, full = (np.outer(a, b).ravel() for a, b in zip((visited, full), more, strict=True))
-    visible = count_points(problem.predicates[0], rows, keys, bound)
+    visible = count_points(problem.predicates[0], rows, keys, bound) if points else 0
     padded = tuple(prod(a.tiles * a.tile for a in axes) for axes in (rows, keys))
     return Part(
         rows,

@@ -1,0 +1,186 @@
+"""How many tiles each program of a kernel visits: full ones, and those at a border."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnc.codegen.config import MAX_COLUMNS, Config
+from attnc.codegen.visits import VisitKind, visit_kinds
+from attnc.ir.expr import Apply, Expr, Index, Number
+from attnc.ir.geometry.census import census
+from attnc.ir.geometry.layout import Layout, TileAxis, layouts, tile_shape
+from attnc.ir.geometry.put_in_numbers import put_in_numbers
+from attnc.ir.geometry.tiling import Axis
+from attnc.ir.plan import SweepStage
+from attnc.ir.presence import TRUE
+from attnc.ir.visibility import Visibility, joint_visibility
+from attnc.runtime.cost.call import Call, column_splits
+
+IntArray: TypeAlias = NDArray[np.int64]
+# What is taken to be visible: what the spec says, keys up to the query, or everything.
+Mask: TypeAlias = Literal["own", "causal", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class PassVisits:
+    """Of one sweep: [programs of the pattern], in the order in which they are launched."""
+
+    full: IntArray
+    partial: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """What the programs of a kernel visit.
+
+    The programs are `repeats` times a pattern: the mask is the same at grid points that it does not
+    depend on.
+
+    """
+
+    passes: tuple[PassVisits, ...]
+    repeats: int
+
+    @property
+    def pattern(self) -> int:
+        return len(self.passes[0].full)
+
+    @property
+    def programs(self) -> int:
+        return self.pattern * self.repeats
+
+    def total(self, of: Literal["full", "partial"]) -> int:
+        """Tiles of one class that all programs and passes visit."""
+        return self.repeats * sum(int(getattr(p, of).sum()) for p in self.passes)
+
+
+def tile_visits(call: Call, stage: SweepStage, config: Config, mask: Mask = "own") -> Visits:
+    """The tiles that the programs of a stage visit, as its kernel walks them with these tiles.
+
+    A mask that reads captured data which the call lacks hides nothing. Counted once per call and
+    size of tiles.
+    """
+    key = (stage.name, config.block_m, config.block_n, mask)
+    if key not in call.known:
+        call.known[key] = _visits(call, stage, config, mask)
+    found: Visits = call.known[key]
+    return found
+
+
+def visible_points(call: Call, stage: SweepStage, mask: Mask = "own") -> int:
+    """The pairs of a query and a key of which some pass needs the score, over the whole grid."""
+    key = (stage.name, "points", mask)
+    if key not in call.known:
+        seen = joint_visibility((p.visibility for p in stage.passes), call.plan.cascade)
+        v = _masked(call, seen, mask)
+        cut = [_axes(call, layout, 64) for layout in layouts(v, call.plan.cascade)]
+        counted = census(v, _grid(call, v), cut[0], cut[1], call.bound, grouped=False)
+        call.known[key] = counted.visible * _others(call, stage, v)
+    found: int = call.known[key]
+    return found
+
+
+def _visits(call: Call, stage: SweepStage, config: Config, mask: Mask) -> Visits:
+    cascade = call.plan.cascade
+    kinds = visit_kinds(stage, cascade)
+    seen = [p.visibility for p in stage.passes]
+    if "lists" in kinds:
+        seen = [joint_visibility(seen, cascade)] * len(seen)
+    seen = [_masked(call, v, mask) for v in seen]
+    # All passes have programs at the same points of the grid.
+    grid = tuple(dict.fromkeys(r for v in seen for r in v.grid))
+    passes = tuple(
+        _pass_visits(call, v, kind, grid, config) for v, kind in zip(seen, kinds, strict=True)
+    )
+    others = prod(call.extent(r) for r in stage.grid if r not in grid)
+    splits = column_splits(call, stage, MAX_COLUMNS)
+    return Visits(_in_order(passes, prod(map(call.extent, grid))), others * splits)
+
+
+def _masked(call: Call, v: Visibility, mask: Mask) -> Visibility:
+    """What is visible under `mask`; data that the call lacks hides nothing."""
+    if mask == "causal" and v.row is not None:
+        seen: Expr = Apply("le", (Index(v.swept), Index(v.row)))
+        return Visibility(v.row, v.swept, (), seen, seen)
+    if mask == "none" or call.unknown(v):
+        return Visibility(v.row, v.swept, (), TRUE, TRUE)
+    return v
+
+
+def _pass_visits(
+    call: Call, v: Visibility, kind: VisitKind, grid: tuple[str, ...], config: Config
+) -> PassVisits:
+    rows, keys = layouts(v, call.plan.cascade)
+    if kind != "lists":
+        rows = None if rows is None else _flat(rows)
+        keys = _flat(keys)
+    stepped = _steps(call, rows, config.block_m) and _steps(call, keys, config.block_n)
+    cut = _axes(call, rows, config.block_m), _axes(call, keys, config.block_n)
+    if kind == "all":
+        count = prod(a.tiles for a in cut[0]) * prod(map(call.extent, grid))
+        visited = np.full(count, prod(a.tiles for a in cut[1]))
+        return PassVisits(0 * visited, visited)
+    found = census(v, _grid(call, v), *cut, call.bound, grouped=stepped, points=False)
+    visited = full = np.ones(1, np.int64)
+    for part in found.parts:
+        visited = np.outer(visited, part.visited).ravel()
+        full = np.outer(full, part.full).ravel()
+    if kind == "range" and call.extent(v.swept) % config.block_n:
+        # The last tile of the keys is cut short: the kernel takes it for one at a border.
+        full = np.minimum(full, np.maximum(visited - 1, 0)) if v.some == TRUE else full
+    spread = prod(call.extent(r) for r in grid if r not in v.grid)
+    return PassVisits(np.tile(full, spread), np.tile(visited - full, spread))
+
+
+def _flat(layout: Layout) -> Layout:
+    return Layout(layout.rank, (TileAxis(layout.rank),))
+
+
+def _grid(call: Call, v: Visibility) -> tuple[Axis, ...]:
+    """The other ranks on which a mask depends, by components where they are grids."""
+    components = call.bound.components
+    return tuple(call.axis(c) for r in v.grid for c in components.get(r, (r,)))
+
+
+def _others(call: Call, stage: SweepStage, v: Visibility) -> int:
+    return prod(call.extent(r) for r in stage.grid if r not in v.grid)
+
+
+def _axes(call: Call, layout: Layout | None, block: int) -> tuple[Axis, ...]:
+    """A rank's tiles of `block` places, over its components where its tiles have several axes."""
+    if layout is None:
+        return ()
+    names = layout.coordinates
+    sides = tile_shape(block, tuple(map(call.extent, names))) if len(names) > 1 else (block,)
+    return tuple(call.axis(name, side) for name, side in zip(names, sides, strict=True))
+
+
+def _steps(call: Call, layout: Layout | None, block: int) -> bool:
+    """Whether the launcher lets tiles have gaps: unless that leaves them too empty."""
+    if layout is None or not layout.is_stepped:
+        return True
+    places = 1
+    for a in layout.axes:
+        extent = call.extent(a.coordinate)
+        step = 1 if a.step is None else _number(call, a.step)
+        places *= -(-extent // max(1, min(step, extent)))
+    return 4 * places >= block
+
+
+def _number(call: Call, e: Expr) -> int:
+    value = put_in_numbers(e, call.bound)
+    assert isinstance(value, Number), value
+    return int(value.value)
+
+
+def _in_order(passes: tuple[PassVisits, ...], grid: int) -> tuple[PassVisits, ...]:
+    """As launched: at each point of the grid the longest first, where lengths grow or vary."""
+    total = np.sum([p.full + p.partial for p in passes], axis=0).reshape(grid, -1)
+    order = np.argsort(-total, axis=1, kind="stable")
+    flat = (order + np.arange(grid)[:, None] * total.shape[1]).ravel()
+    return tuple(PassVisits(p.full[flat], p.partial[flat]) for p in passes)
