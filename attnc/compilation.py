@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from attnc.codegen import emit
 from attnc.errors import AttncError
 from attnc.files import replace_text
-from attnc.ir.bind import bind_extents
+from attnc.ir.bind import bind_extents, check_params
 from attnc.ir.cascade import Cascade, Rank
+from attnc.ir.exact_extents import are_exact, exact_extents
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Plan, SweepStage
 
@@ -102,7 +103,7 @@ def compile_plan(
     start = time.perf_counter()
     cascade = plan.cascade
     machines = tuple(map(load_target, targets))
-    extents = complete_shape(plan, shape)
+    extents = complete_shape(plan, shape, params)
     source = emit(plan)
     path = _made(folder) / f"{cascade.name}.py"
     replace_text(path, source)
@@ -177,13 +178,18 @@ def _report(target: Target, launch: Launch, made: CompiledKernel) -> KernelRepor
     )
 
 
-def complete_shape(plan: Plan, shape: Mapping[str, int]) -> dict[str, int]:
+def complete_shape(
+    plan: Plan, shape: Mapping[str, int], params: Mapping[str, ParamValue] | None = None
+) -> dict[str, int]:
     """An extent for every rank: as given, the others by what the plan does with the rank.
 
-    Raises AttncError E504 for a name that is no rank, E505 for a grid that does not fit.
+    Where the spec divides extents exactly, those that were not given are such that it can.
+    `params`: those that are not given have their defaults. Raises AttncError E504 for a name that
+    is no rank, E505 for a grid that does not fit, E506 .. E509 for wrong params.
     """
     cascade = plan.written
-    sizes = {name.lower(): n for name, n in shape.items()}
+    given = {name.lower(): n for name, n in shape.items()}
+    sizes = dict(given)
     sweeps = [s for s in plan.stages if isinstance(s, SweepStage)]
     lengths = {r for s in sweeps for r in (s.row, s.swept) if r is not None}
     features = {r for s in sweeps for r in (*s.inner, *s.columns)}
@@ -199,6 +205,7 @@ def complete_shape(plan: Plan, shape: Mapping[str, int]) -> dict[str, int]:
         if rank.name not in sizes:
             hint = f"--shape {rank.extent_name}=..., or leave out the extent of `{rank.parent}`"
             raise AttncError("E504", f"nothing gives the extent of `{rank.name}`", hint=hint)
+    _make_exact(cascade, check_params(plan.cascade, params or {}), frozenset(given), sizes)
     shapes = {t.name: tuple(sizes[r] for r in t.ranks) for t in cascade.inputs}
     return bind_extents(cascade, shapes, sizes)
 
@@ -213,3 +220,21 @@ def _fill(rank: Rank, default: int, sizes: dict[str, int]) -> None:
     if rank.components and not missing:
         sizes.setdefault(rank.name, prod(sizes[c] for c in rank.components))
     sizes.setdefault(rank.name, default)
+
+
+def _make_exact(
+    cascade: Cascade,
+    params: Mapping[str, ParamValue],
+    given: frozenset[str],
+    sizes: dict[str, int],
+) -> None:
+    """Change sizes that were not given until what the spec divides exactly leaves no remainder.
+
+    Where no sizes do they stay as they are: whoever uses them says what does not fit.
+    """
+    if are_exact(cascade, params, sizes):
+        return
+    sizes.update(exact_extents(cascade, params, sizes, frozenset(), given) or {})
+    for rank in cascade.ranks:
+        if rank.components and rank.name not in given:
+            sizes[rank.name] = prod(sizes[c] for c in rank.components)

@@ -6,9 +6,9 @@ no tile divides, features are no powers of two, heads come in groups where the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import cycle, product
+from itertools import cycle
 from math import ceil, inf, prod
 
 import torch
@@ -16,18 +16,15 @@ from torch import Tensor
 
 from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
-from attnc.ir.evaluate import compile_expr
+from attnc.ir.exact_extents import exact_extents
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Read
-from attnc.ir.frame import Frame, ParamValue, Scope
+from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.reach import reach, reads_at
 from attnc.ir.walk import iteration_ranks, operands, reads, subexprs
 from attnc.runtime.int_inputs import Order, draw_ints
 
 _FEATURES = (40, 72, 24, 16, 8)
-# Extents to try for a rank that the spec divides, and for one that it divides by (`H / G`).
-_WHOLES = (6, 12, 4, 2, 1)
-_GROUPS = (2, 3, 1, 4, 6)
 # Standard deviation of the row side's features, and so of scores. Where the dtype overflows, the
 # next is tried.
 USUAL = (1.0, 0.25, 0.0625)
@@ -174,7 +171,13 @@ def _extents(
             wish = prod(parts)
         sizes[rank.name] = wish
     free = frozenset(r for r in sizes if r in roles.grid and r not in given)
-    found = _divisible(cascade, params, {**sizes, **given}, free, frozenset(given))
+    found = exact_extents(cascade, params, {**sizes, **given}, free, frozenset(given))
+    if found is None:
+        raise AttncError(
+            "E831",
+            f"found no extents at which every division of `{cascade.name}` is exact",
+            hint="give a shape",
+        )
     for rank in cascade.ranks:
         if rank.components and rank.name not in given:
             found[rank.name] = prod(found[c] for c in rank.components)
@@ -230,67 +233,6 @@ def _exact_grid(rank: Rank, given: Mapping[str, int]) -> tuple[int, ...]:
     if first is not None:
         parts[first] = given[rank.name] // max(1, prod(parts.values()))
     return tuple(parts.values())
-
-
-def _divisible(
-    cascade: Cascade,
-    params: Mapping[str, ParamValue],
-    sizes: Mapping[str, int],
-    free: frozenset[str],
-    fixed: frozenset[str],
-) -> dict[str, int]:
-    """The sizes, changed until every exact division of extents leaves no remainder.
-
-    `free` ranks may get any extent, `fixed` ones keep theirs, others are rounded up.
-    """
-    divisions = tuple(dict.fromkeys(_divisions(cascade)))
-    steps = _whole_steps(divisions, params)
-    wholes = _ranks_of(d.args[0] for d in divisions)
-    groups = [r for r in _ranks_of(d.args[1] for d in divisions) if r not in wholes]
-    choices: dict[str, tuple[int, ...]] = {}
-    for r in wholes:
-        more = tuple(-(-sizes[r] // k) * k for k in (*steps, 2, 4, 8, 16, 32, 64, 128))
-        choices[r] = () if r in fixed else _WHOLES if r in free else (sizes[r], *more)
-    for i, r in enumerate(groups):
-        choices[r] = () if r in fixed else _GROUPS[i % 2 :] + _GROUPS[: i % 2]
-    for picked in product(*(c or (sizes[r],) for r, c in choices.items())):
-        tried = {**sizes, **dict(zip(choices, picked, strict=True))}
-        if all(_leaves_none(d, tried, params) for d in divisions):
-            return tried
-    raise AttncError(
-        "E831",
-        f"found no extents at which every division of `{cascade.name}` is exact",
-        hint="give a shape",
-    )
-
-
-def _whole_steps(divisions: Iterable[Apply], params: Mapping[str, ParamValue]) -> tuple[int, ...]:
-    """The divisors that do not depend on any extent."""
-    frame = Frame(Scope(params=params), {})
-    fixed = [d.args[1] for d in divisions if not _ranks_of([d.args[1]])]
-    found = (int(compile_expr(e)(frame)[0]) for e in dict.fromkeys(fixed))
-    return tuple(dict.fromkeys(k for k in found if k > 1))
-
-
-def _divisions(cascade: Cascade) -> Iterator[Apply]:
-    for s in cascade.statements:
-        for e in operands(s):
-            for x in subexprs(e):
-                if isinstance(x, Apply) and x.op == "exactdiv":
-                    if not any(isinstance(y, Index | Read) for y in subexprs(x)):
-                        yield x
-
-
-def _ranks_of(found: Iterable[Expr]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(x.rank for e in found for x in subexprs(e) if isinstance(x, Extent)))
-
-
-def _leaves_none(
-    division: Apply, extents: Mapping[str, int], params: Mapping[str, ParamValue]
-) -> bool:
-    frame = Frame(Scope(extents=extents, params=params), {})
-    a, b = (compile_expr(x)(frame)[0] for x in division.args)
-    return bool(b != 0 and a % b == 0)
 
 
 # inputs -------------------------------------------------------------------------------------------

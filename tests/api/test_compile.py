@@ -50,6 +50,25 @@ def test_a_shape_is_completed_by_the_roles_of_the_ranks() -> None:
     assert shape == {"b": 8, "h": 32, "m": 4096, "d": 128, "g": 8, "n": 100, "e": 128}
 
 
+def test_a_shape_is_completed_so_that_exact_divisions_are() -> None:
+    sides = ("my", "mx", "ny", "nx")
+    maxvit = plan("maxvit_grid")
+    shape = complete_shape(maxvit, {})
+    assert [shape[side] for side in sides] == [70] * 4
+    assert shape["m"] == shape["n"] == 70 * 70
+    shape = complete_shape(maxvit, {"MY": 96}, {"grid": 12})
+    assert [shape[side] for side in sides] == [96, 72, 72, 72]
+    assert complete_shape(plan("gqa"), {"H": 6})["g"] in (1, 2, 3, 6)
+    # What cannot be made to fit stays, to be told by its place in the spec.
+    assert complete_shape(plan("gqa"), {"H": 6, "G": 4})["g"] == 4
+
+
+def test_a_volume_is_as_square_as_it_comes() -> None:
+    shape = complete_shape(plan("gna"), {"NX": 4})
+    assert [shape[f"m{axis}"] for axis in "tyx"] == [16, 16, 16]
+    assert shape["n"] == 16 * 16 * 4
+
+
 @pytest.mark.parametrize(
     ("code", "shape", "target"),
     [
