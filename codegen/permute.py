@@ -21,7 +21,7 @@ def permuted_axes(stage: SweepStage, scope: Scope) -> frozenset[tuple[str, int]]
     lie apart: by name of the tensor and number of the axis."""
     apart = {r for r, layout in scope.layouts.items() if not layout.is_flat}
     found: dict[tuple[str, int], bool] = {}
-    for read in _in_memory(stage):
+    for read in memory_reads(stage):
         ranks = scope.axes_of(read.tensor)
         for axis, (index, rank) in enumerate(zip(read.indices, ranks, strict=True)):
             plain = index == Index(rank) and rank in apart
@@ -29,8 +29,8 @@ def permuted_axes(stage: SweepStage, scope: Scope) -> frozenset[tuple[str, int]]
     return frozenset(at for at, plain in found.items() if plain)
 
 
-def _in_memory(stage: SweepStage) -> Iterator[Read]:
-    """Every place at which a kernel reads or writes a tensor."""
+def memory_reads(stage: SweepStage) -> Iterator[Read]:
+    """Every place at which a kernel reads or writes a tensor in memory."""
     lets = {let.name for let in all_lets(stage)}
     for let in all_lets(stage):
         if isinstance(let.value, Load):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from attnc.runtime.cost.calibration import Tier
+from attnc.runtime.cost.calibration import Calibration, Setting, Tier
 
 Fidelity: TypeAlias = Literal["tiles", "roofline", "machine code"]
 
@@ -27,6 +27,15 @@ class Interval:
 
     def to_dict(self) -> dict[str, float]:
         return {"low": self.low, "mid": self.mid, "high": self.high}
+
+
+def interval(known: Calibration, ms: Callable[[Setting], float]) -> Interval:
+    """A time under the favourable, likely and unfavourable values of all parameters."""
+    return Interval(
+        ms(known.at(lambda r: r.fast)),
+        ms(known.at(lambda r: r.likely)),
+        ms(known.at(lambda r: r.slow)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
