@@ -14,7 +14,7 @@ from attnc.ir.expr import Apply
 from attnc.ir.geometry.layout import layouts
 from attnc.ir.plan import SweepStage, TorchStage
 from attnc.ir.walk import iteration_ranks, statement_reads
-from attnc.runtime.cost.calibration import Calibration
+from attnc.runtime.cost.calibration import Calibration, Setting
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.prediction import Interval, StageTime, interval
 from attnc.runtime.targets import Target
