@@ -37,6 +37,24 @@ class Config:
     descriptors: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A configuration that was chosen for one stage, on one GPU, for calls of one kind.
+
+    gpu:       NVIDIA's compute capability (90), AMD's architecture ("gfx942")
+    itemsize:  bytes of an element of the inputs
+    width:     the widest feature block
+    few:       whether there are at most `FEW_ROWS` rows
+    """
+
+    stage: str
+    gpu: int | str
+    itemsize: int
+    width: int
+    few: bool
+    config: Config
+
+
 # Largest first. Exact products of float32 use no matrix instructions, and many registers.
 _HALF = tuple(
     Config(m, n, 8, 2)
@@ -45,6 +63,8 @@ _HALF = tuple(
 _SINGLE = (Config(32, 32, 4, 2), Config(32, 32, 8, 2), Config(16, 32, 8, 2), Config(16, 16, 8, 2))
 _ONE_ROW = (Config(1, 128, 4, 2), Config(1, 64, 4, 2), Config(1, 32, 4, 2), Config(1, 16, 4, 2))
 _WIDTHS = (64, 128, 256, 512, 1024)
+# Fewer rows than this get tiles of as many; configurations are chosen for them apart.
+FEW_ROWS = 16
 # A column rank wider than this is split over programs.
 MAX_COLUMNS = 256
 MAX_WIDTH = _WIDTHS[-1]
@@ -70,13 +90,19 @@ def default_config(
 
 def config_table(stage: SweepStage, cascade: Cascade) -> dict[int, dict[int, Config]]:
     """By bytes of an element, by the widest block of a feature rank up to which it applies."""
-    limit = _REGISTERS - _besides(stage, cascade)
-    stage = name_mask_parts(prune(stage), cascade).stage
+    known = registers_of(stage, cascade)
     found: dict[int, dict[int, Config]] = {}
     for itemsize, candidates in ((2, _HALF), (4, _SINGLE)):
         candidates = candidates if stage.row is not None else _ONE_ROW
-        found[itemsize] = {w: _first(stage, candidates, w, itemsize, limit) for w in _WIDTHS}
+        found[itemsize] = {w: _first(known, candidates, w, itemsize) for w in _WIDTHS}
     return found
+
+
+def widest(stage: SweepStage, dims: Mapping[str, int]) -> int:
+    """The widest block of a feature rank, as the launcher finds it: `dims` has their extents."""
+    inner = (padded(dims[r]) for r in stage.inner)
+    columns = (padded(dims[r]) for r in stage.columns)
+    return max((*inner, *(min(w, MAX_COLUMNS) for w in columns)), default=16)
 
 
 def permutes_tokens(stage: SweepStage) -> bool:
@@ -102,37 +128,64 @@ def padded(extent: int) -> int:
 
 
 def _first(
-    stage: SweepStage, candidates: tuple[Config, ...], width: int, itemsize: int, limit: int
+    known: StageRegisters, candidates: tuple[Config, ...], width: int, itemsize: int
 ) -> Config:
     for c in candidates:
-        shared = c.num_stages * _streamed(stage) * c.block_n * width * itemsize
-        if _registers(stage, c, width, itemsize) <= limit and shared <= _SHARED_BYTES:
+        shared = c.num_stages * known.streamed * c.block_n * width * itemsize
+        if known.estimate(c, width, itemsize) <= _REGISTERS and shared <= _SHARED_BYTES:
             return c
     return candidates[-1]
 
 
-def _registers(stage: SweepStage, c: Config, width: int, itemsize: int) -> float:
-    """32-bit registers per thread."""
-    operand = width * itemsize / 4
+@dataclass(frozen=True, slots=True)
+class StageRegisters:
+    """What a thread of a stage's kernel keeps in registers, whatever the tiles.
+
+    besides:   registers that do not depend on the tiles
+    streamed:  tiles with a feature rank that each step of a sweep loads
+    sums:      accumulators over row and columns, in those of one column rank
+    operands:  blocks of row and feature rank that go into matrix products as they are
+    computed:  those that are calculated with, in float32
+    live:      tiles over row and swept rank that exist at once
+    """
+
+    besides: int
+    streamed: int
+    sums: float
+    operands: int
+    computed: int
+    live: int
+
+    def estimate(self, c: Config, width: int, itemsize: int) -> float:
+        """32-bit registers per thread. `width`: of the widest feature block."""
+        row = (
+            self.sums * min(width, MAX_COLUMNS)
+            + self.operands * width * itemsize / 4
+            + self.computed * width
+            + self.live * c.block_n
+        )
+        return self.besides + 8 * self.streamed + row * c.block_m / (32 * c.num_warps)
+
+
+def registers_of(stage: SweepStage, cascade: Cascade) -> StageRegisters:
+    """What a stage keeps in registers, read off its plan."""
+    besides = 48 + _besides(stage, cascade)
+    stage = name_mask_parts(prune(stage), cascade).stage
     native = operands(all_lets(stage))
-    held = sum(
-        operand if x.name in native else width
-        for x in stage.resident
-        if set(x.ranks) & set(stage.inner)
-    )
-    computed = any(
+    held = [x.name in native for x in stage.resident if set(x.ranks) & set(stage.inner)]
+    calculated = any(
         isinstance(x.value, Dot) and x.value.over in stage.inner and not _is_plain(x.value, native)
         for x in all_lets(stage)
     )
     carries = max(_accumulators(stage, p) for p in stage.passes)
-    live = max(_live_tiles(stage, p) for p in stage.passes)
-    row = (
-        _accumulated(carries, len(stage.columns)) * min(width, MAX_COLUMNS)
-        + held
-        + computed * operand
-        + live * c.block_n
+    return StageRegisters(
+        besides,
+        _streamed(stage),
+        _accumulated(carries, len(stage.columns)),
+        held.count(True) + calculated,
+        held.count(False),
+        max(_live_tiles(stage, p) for p in stage.passes),
     )
-    return 48 + 8 * _streamed(stage) + row * c.block_m / (32 * c.num_warps)
 
 
 def _accumulated(carries: int, columns: int) -> float:

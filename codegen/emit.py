@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from attnc.codegen.code import CONSTANTS
-from attnc.codegen.config import Config, permutes_tokens
+from attnc.codegen.config import Chosen, Config, permutes_tokens
 from attnc.codegen.environment import templates
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
 from attnc.codegen.kernel import words, write_kernel
@@ -19,8 +19,13 @@ from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
 
-def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
-    """The module's text. `config` fixes the tiles of stages by name; others choose when called."""
+def emit(
+    plan: Plan, config: Mapping[str, Config] | None = None, chosen: Sequence[Chosen] = ()
+) -> str:
+    """The module's text. `config` fixes the tiles of stages by name; others choose when called.
+
+    They choose what is in `chosen` for the GPU and the kind of call, else what a rule says.
+    """
     plan = replace(plan, stages=needed_stages(plan))
     names = Namer()
     names.reserve((*OWN, *CONSTANTS.values()))
@@ -41,7 +46,7 @@ def emit(plan: Plan, config: Mapping[str, Config] | None = None) -> str:
     )
     permuted = any(k.permuted for k in kernels)
     lists = tuple(k.lists for k in kernels if k.lists is not None)
-    launcher = write_launcher(plan, kernels, public, config or {})
+    launcher = write_launcher(plan, kernels, public, config or {}, chosen)
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
     text = [x for k in kernels for x in k.lines]
     constants = [(name, value) for value, name in CONSTANTS.items() if name in words(text)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attnc.codegen.config import MAX_COLUMNS, MAX_WIDTH, Config, config_table
+from attnc.codegen.config import FEW_ROWS, MAX_COLUMNS, MAX_WIDTH, Chosen, Config
 from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
 from attnc.codegen.list_calls import ListCaller
 from attnc.codegen.move_tokens import MovedTensors
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.overflow import overflow
+from attnc.codegen.tile_tables import chosen_table, entry, rule_table
 from attnc.codegen.torch_stage import TorchCode
 from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
@@ -53,26 +54,38 @@ class Launcher:
     returned: str
     doc: tuple[str, ...]
     tables: tuple[str, ...]
+    chosen: tuple[str, ...]
     helpers: tuple[str, ...]
     uses_math: bool
 
 
 def write_launcher(
-    plan: Plan, kernels: tuple[Kernel, ...], public: str, config: Mapping[str, Config]
+    plan: Plan,
+    kernels: tuple[Kernel, ...],
+    public: str,
+    config: Mapping[str, Config],
+    chosen: Sequence[Chosen] = (),
 ) -> Launcher:
     """The launcher of all stages of a plan, in order."""
-    return _Writer(plan, kernels, public, config).launcher()
+    return _Writer(plan, kernels, public, config, chosen).launcher()
 
 
 class _Writer:
     def __init__(
-        self, plan: Plan, kernels: tuple[Kernel, ...], public: str, config: Mapping[str, Config]
+        self,
+        plan: Plan,
+        kernels: tuple[Kernel, ...],
+        public: str,
+        config: Mapping[str, Config],
+        chosen: Sequence[Chosen],
     ) -> None:
         self.plan, self.kernels, self.public, self.config = plan, kernels, public, config
+        self.choices = chosen
         self.cascade: Cascade = plan.cascade
         self.names = Namer()
         self.names.reserve([*OWN, public, *(k.name for k in kernels)])
-        self.names.reserve(f"_TILES_{i + 1}" for i, _ in enumerate(kernels))
+        for table in ("_TILES", "_CHOSEN"):
+            self.names.reserve(f"{table}_{i + 1}" for i, _ in enumerate(kernels))
         self.op = self.names.name("op", f"_{public}")
         for t in self.cascade.inputs:
             self.tensor(t.name)
@@ -82,6 +95,7 @@ class _Writer:
             self.extent(r.name)
         self.host = Host(self.scalar)
         self.tables: list[str] = []
+        self.chosen: list[str] = []
         self.known: set[str] = set()
 
     # names -----------------------------------------------------------------------------------
@@ -148,6 +162,7 @@ class _Writer:
             returned=", ".join(outputs),
             doc=self._doc(),
             tables=tuple(self.tables),
+            chosen=tuple(self.chosen),
             helpers=helpers,
             uses_math=any("math." in x for x in (*lines, *helpers)),
         )
@@ -361,16 +376,24 @@ class _Writer:
         targets = f"{row}, {self._block(s.swept)}, {threads}, {stages}"
         fixed = self.config.get(s.name)
         if fixed is not None:
-            return [*lines, f"{targets} = {_tuple(fixed)[1:-1]}"]
+            return [*lines, f"{targets} = {entry(fixed)[1:-1]}"]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
-        self.tables += _table(table, s, self.cascade)
+        self.tables += rule_table(table, s, self.cascade)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
         lines.append(f"{tiles} = {table}[{self.lead}.element_size()]")
         lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
-        lines.append(f"{targets} = {tiles}[{width}]")
+        chosen = [x for x in self.choices if x.stage == s.name]
+        if chosen:
+            name = f"_CHOSEN_{len(self.chosen) + 1}" if self.chosen else "_CHOSEN"
+            self.chosen += chosen_table(name, chosen, s.row is not None)
+            few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
+            key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
+            lines.append(f"{targets} = {name}.get({key}, {tiles}[{width}])")
+        else:
+            lines.append(f"{targets} = {tiles}[{width}]")
         if s.row:
-            lines.append(f"if {self.extent(s.row)} <= 16:")
-            lines.append(f"    {row} = 16")
+            lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
+            lines.append(f"    {row} = {FEW_ROWS}")
         return lines
 
     def _arguments(self, kernel: Kernel) -> list[str]:
@@ -461,20 +484,6 @@ def _argument(name: str, p: ParamDecl) -> Argument:
         return Argument(name, kind, default, kind)
     many = f"tuple[{', '.join([kind] * p.length)}]"
     return Argument(name, many, default, f"list[{kind}]")
-
-
-def _table(name: str, stage: SweepStage, cascade: Cascade) -> list[str]:
-    """The stage's default configurations as a dictionary."""
-    entries = []
-    for itemsize, by_width in config_table(stage, cascade).items():
-        widest = {c: w for w, c in by_width.items()}
-        rows = (f"{w}: {_tuple(c)}" for c, w in widest.items())
-        entries.append(f"{itemsize}: {{{', '.join(rows)}}}")
-    return [f"{name} = {{{', '.join(entries)}}}"]
-
-
-def _tuple(c: Config) -> str:
-    return f"({c.block_m}, {c.block_n}, {32 * c.num_warps}, {c.num_stages})"
 
 
 def _largest(texts: list[str]) -> str:

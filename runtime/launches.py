@@ -55,11 +55,13 @@ def find_launches(
     dtype: torch.dtype,
     warp_size: int = 32,
     capability: int = 0,
+    gpu: int | str | None = None,
 ) -> tuple[Launch, ...]:
     """The launches of one call, in order; float inputs are contiguous and of type `dtype`.
 
     `warp_size`, `capability`: those of the GPU they are for (the latter as 90 for Hopper, 0 for
-    AMD), on which a launch's options depend. Raises AttncError E505 for what the module refuses.
+    AMD), on which a launch's options depend; `gpu`: its architecture (90, "gfx942"), for which a
+    module may have tiles of its own. Raises AttncError E505 for what the module refuses.
     """
     kinds = {"float": dtype, "int": torch.int64, "bool": torch.bool}
     tensors = {
@@ -72,6 +74,7 @@ def find_launches(
         # Tensors without storage have no tiles to list; how many row tiles there are is known.
         vars(copy).update(_list_tiles=_no_tiles, _check_places=lambda *_: None)
     vars(copy).update(WARP_SIZE=warp_size, _capability=lambda: capability)
+    vars(copy).update(_gpu=lambda: capability if gpu is None else gpu)
     try:
         call_module(copy, cascade, tensors, params=params, extents=extents)
     except ValueError as e:

@@ -1,0 +1,141 @@
+"""Configurations that a stage could be launched with, and how a module carries a choice."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import attnc
+from attnc.codegen import Config, emit
+from attnc.codegen.candidates import Limits, candidates, lack, least_shared_bytes
+from attnc.codegen.config import Chosen, registers_of, widest
+from attnc.ir.plan import Plan, SweepStage
+from attnc.runtime.dtypes import torch_dtype
+from attnc.runtime.launches import find_launches
+from attnc.runtime.modules import load_source
+
+SPECS = ("causal", "sliding_window", "gna", "document", "differential", "cmha", "mla")
+HOPPER = Limits(255, 65536, 232448, 1.3, (2, 3, 4))
+EXTENTS = {"b": 2, "h": 4, "g": 2, "m": 512, "n": 512, "d": 128, "e": 128}
+
+
+def sweep(plan: Plan) -> SweepStage:
+    return next(s for s in plan.stages if isinstance(s, SweepStage))
+
+
+@given(
+    spec=st.sampled_from(SPECS),
+    width=st.sampled_from((1, 16, 40, 64, 128, 256, 700)),
+    itemsize=st.sampled_from((2, 4)),
+    registers=st.integers(100, 600),
+    shared=st.integers(16_000, 300_000),
+    rows=st.none() | st.integers(1, 600),
+)
+def test_candidates_are_what_the_limits_admit(
+    spec: str, width: int, itemsize: int, registers: int, shared: int, rows: int | None
+) -> None:
+    plan = attnc.load(spec).plan
+    stage = sweep(plan)
+    dims = dict.fromkeys((*stage.inner, *stage.columns), width)
+    if rows is not None and stage.row is not None:
+        dims[stage.row] = rows
+    limits = Limits(registers, 65536, shared, 1.0, (2, 3))
+    found = candidates(stage, plan.cascade, dims, itemsize, limits)
+    assert len(set(found)) == len(found)
+    known, widest_block = registers_of(stage, plan.cascade), widest(stage, dims)
+    for c in found:
+        assert {c.block_m, c.block_n} <= {16, 32, 64, 128, 256}
+        assert c.num_warps in (4, 8, 16) and c.num_stages in (2, 3)
+        assert rows is None or c.block_m < max(32, 2 * rows)
+        assert (
+            known.estimate(c, widest_block, itemsize)
+            <= min(registers, 65536 / 32 / c.num_warps) + 0.5
+        )
+        assert least_shared_bytes(c, known, widest_block, itemsize) <= shared
+        assert lack(c, known, widest_block, itemsize, limits) is None
+    # more of everything admits no less
+    more = Limits(registers + 50, 65536, shared * 2, 1.2, (2, 3))
+    assert set(found) <= set(candidates(stage, plan.cascade, dims, itemsize, more))
+
+
+def test_what_is_lacking_is_told_with_how_much() -> None:
+    plan = attnc.load("causal").plan
+    stage = sweep(plan)
+    known = registers_of(stage, plan.cascade)
+    found = lack(Config(64, 256, 8, 4), known, 128, 2, HOPPER)
+    assert str(found) == (
+        "it takes 393216 bytes of shared memory, 160768 more than the 232448 there are"
+    )
+
+
+def chosen(stage: str, gpu: int | str, config: Config, few: bool = False) -> Chosen:
+    return Chosen(stage, gpu, 2, 128, few, config)
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    """Causal attention with choices for two GPUs."""
+    plan = attnc.load("causal").plan
+    name = sweep(plan).name
+    choices = (
+        chosen(name, 90, Config(128, 128, 8, 2)),
+        chosen(name, 90, Config(16, 128, 4, 3), few=True),
+        chosen(name, 80, Config(64, 64, 8, 3)),
+        chosen(name, "gfx942", Config(64, 32, 4, 1)),
+    )
+    return load_source(emit(plan, chosen=choices), "causal")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "changed", "tiles"),
+    [
+        (90, "bf16", {}, (128, 128, 8, 2)),
+        (90, "bf16", {"m": 3}, (16, 128, 4, 3)),
+        (80, "fp16", {}, (64, 64, 8, 3)),
+        ("gfx942", "bf16", {}, (64, 32, 4, 1)),
+        # what nothing was chosen for is what the rule says
+        (100, "bf16", {}, (128, 64, 8, 2)),
+        ("gfx90a", "bf16", {}, (128, 64, 8, 2)),
+        (90, "fp32", {}, (32, 32, 4, 2)),
+        (90, "bf16", {"d": 64, "e": 64}, (128, 64, 8, 2)),
+    ],
+)
+def test_a_module_carries_choices_for_several_gpus(
+    module: ModuleType,
+    gpu: int | str,
+    dtype: str,
+    changed: dict[str, int],
+    tiles: tuple[int, ...],
+) -> None:
+    cascade = attnc.load("causal").plan.cascade
+    capability = gpu if isinstance(gpu, int) else 0
+    (launch,) = find_launches(
+        module, cascade, EXTENTS | changed, {}, torch_dtype(dtype), 32, capability, gpu
+    )
+    blocks = launch.config["BLOCK_M"], launch.config["BLOCK_N"]
+    assert (*blocks, launch.num_warps, launch.num_stages) == tiles
+
+
+def test_a_module_with_choices_runs_where_there_is_no_gpu() -> None:
+    made = load_source(module_text(), "causal", interpret=True)
+    q, k, v = (torch.randn(1, 2, 9, 16) for _ in range(3))
+    found = made.causal(q, k, v)
+    expected = attnc.load("causal").reference(q, k, v)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def module_text() -> str:
+    plan = attnc.load("causal").plan
+    return emit(plan, chosen=[chosen(sweep(plan).name, 90, Config(128, 128, 8, 2))])
+
+
+def test_the_rule_stays_in_the_module() -> None:
+    plan = attnc.load("causal").plan
+    plain = emit(plan)
+    assert "_CHOSEN" not in plain
+    tables = [t[t.index("_TILES = {") : t.index("_KINDS = ")] for t in (plain, module_text())]
+    assert tables[1].startswith(tables[0].split("\n\n\n")[0])
