@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from fractions import Fraction
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -21,6 +22,14 @@ _ITEM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[[0-9]{1,2}\])?")
 _RANGE = re.compile(
     r"(?P<low>-?[0-9]{1,18})(\.\.(?P<high>-?[0-9]{1,18})(:(?P<step>[0-9]{1,18}))?)?"
 )
+_NUMBER = r"-?(?:[0-9]{1,18}(?:\.[0-9]{1,18})?|\.[0-9]{1,18})"
+_SETTINGS = re.compile(
+    rf"(?P<low>{_NUMBER})(\.\.(?P<high>{_NUMBER})(:(?P<step>{_NUMBER}|double))?)?"
+)
+_DURATION = re.compile(
+    r"(?P<number>[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18}) *(?P<unit>us|ms|s)"
+)
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _MOST_VALUES = 100_000
 # Of what is quoted back to the user; the rest could be megabytes.
 _SHOWN = 60
@@ -99,6 +108,90 @@ def sweep_range(text: str) -> dict[str, tuple[int, ...]]:
     if name.endswith("]"):
         raise ArgumentTypeError(f"`{text[:_SHOWN]}`: one item has one range")
     return {f"{name}[{i}]": _values(item) for i, item in enumerate(items)}
+
+
+def settings_range(text: str) -> dict[str, tuple[int | float, ...]]:
+    """What a prediction is swept over: `M=1024..1048576`, `window=512..4096:512`, `tau=0.1,0.5`.
+
+    As `sweep_range`, and for numbers of any kind and for extents. A range doubles where it ends in
+    `:double`, or where an extent (an upper-case name) has no step; a param counts by one.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not _ITEM.fullmatch(name):
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}` is not like `M=1024..65536`")
+    doubles = name == name.upper()
+    items = value.split("x")
+    if len(items) == 1:
+        return {name: _settings(value, doubles)}
+    if name.endswith("]"):
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}`: one item has one range")
+    return {f"{name}[{i}]": _settings(item, doubles) for i, item in enumerate(items)}
+
+
+def _settings(text: str, doubles: bool) -> tuple[int | float, ...]:
+    found: list[Fraction] = []
+    for part in text.split(","):
+        match = _SETTINGS.fullmatch(part.strip())
+        if match is None:
+            raise ArgumentTypeError(
+                f"`{part[:_SHOWN]}` is no range: `1024..65536`, `16..128:16`, `1..64:double` and "
+                "`1,2,4` are"
+            )
+        low = Fraction(match["low"])
+        high = Fraction(match["high"] or match["low"])
+        step = match["step"] or ("double" if doubles else "1")
+        values = _doubled(low, high) if step == "double" else _stepped(low, high, Fraction(step))
+        if not values or len(found) + len(values) > _MOST_VALUES:
+            what = f"more than {_MOST_VALUES} values" if values else "an empty range"
+            raise ArgumentTypeError(f"`{part[:_SHOWN]}`: {what}")
+        found += values
+    # Exact until here: 0.1..0.3:0.1 has three values.
+    return tuple(int(x) if x.denominator == 1 else float(x) for x in dict.fromkeys(found))
+
+
+def _doubled(low: Fraction, high: Fraction) -> list[Fraction]:
+    if low <= 0:
+        return [low] if low == high else []
+    found = []
+    while low <= high:
+        found.append(low)
+        low *= 2
+    return found
+
+
+def _stepped(low: Fraction, high: Fraction, step: Fraction) -> list[Fraction]:
+    if step <= 0 or high < low:
+        return []
+    count = min(int((high - low) / step), _MOST_VALUES)
+    return [low + i * step for i in range(count + 1)]
+
+
+def duration(text: str) -> float:
+    """`2ms`, `500us`, `1.5s`: milliseconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not (found := float(match["number"]) * _MILLISECONDS[match["unit"]]) > 0:
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}` is no time: `2ms`, `500us` and `1.5s` are")
+    return found
+
+
+def share(text: str) -> float:
+    """`0.6` or `60%`: a part of a whole."""
+    number = text.strip().removesuffix("%")
+    value = (
+        float(number) / (100 if number != text.strip() else 1) if _FLOAT.fullmatch(number) else -1
+    )
+    if not 0 < value <= 1:
+        raise ArgumentTypeError(f"`{text[:_SHOWN]}` is no share: `0.6` and `60%` are")
+    return value
+
+
+def spec_and_params(text: str) -> tuple[str, dict[str, Value]]:
+    """`SPEC`, or `SPEC NAME=VALUE ...` in quotes: a spec with params of its own."""
+    spec, given = text.strip(), dict[str, Value]()
+    while len(words := spec.rsplit(None, 1)) == 2 and "=" in words[1]:
+        given = {**parameter(words[1]), **given}
+        spec = words[0]
+    return spec, given
 
 
 def _values(text: str) -> tuple[int, ...]:

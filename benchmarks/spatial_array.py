@@ -11,44 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
+from attnc.array_tables import mean_lines, row_lines
 from attnc.errors import AttncError
 from attnc.runtime.spatial.designs import design_names, load_design
-from attnc.runtime.spatial.models import LENGTHS, load_model, model_names, show_length
-from attnc.runtime.spatial.simulate import Prediction, simulate
-
-BASELINES = ("flat", "unfused")
-
-
-def print_rows(design: str, rows: Sequence[Prediction]) -> None:
-    """One line per model and length."""
-    print(f"\n{design}: {load_design(design).title}")
-    print("model  length  attention ms  + linear ms  traffic GB  2d used  1d used  limited by")
-    for p in rows:
-        print(
-            f"{p.model:6s} {show_length(p.length):>6s} {p.ms:13.6g} {p.end_to_end_ms:12.6g} "
-            f"{p.traffic_bytes / 1e9:11.6g} {p.utilisation['2d']:8.1%} {p.utilisation['1d']:8.1%}"
-            f"  {p.bottleneck}"
-        )
-
-
-def print_means(rows: Mapping[str, Sequence[Prediction]]) -> None:
-    """Arithmetic means: utilisation, and speedup over each baseline row by row."""
-    against = [b for b in BASELINES if b in rows]
-    titles = "".join(f"  over {b:8s} + linear" for b in against)
-    print(f"design           passes  2d used  1d used{titles}")
-    for design, own in rows.items():
-        used = [mean(p.utilisation[unit] for p in own) for unit in ("2d", "1d")]
-        line = f"{design:16s} {own[0].passes:6d} {used[0]:8.1%} {used[1]:8.1%}"
-        for base in against:
-            pairs = list(zip(rows[base], own, strict=True))
-            attention = mean(b.ms / p.ms for b, p in pairs)
-            whole = mean(b.end_to_end_ms / p.end_to_end_ms for b, p in pairs)
-            line += f"  {attention:12.2f}x {whole:7.2f}x"
-        print(line)
+from attnc.runtime.spatial.models import LENGTHS, load_model, model_names
+from attnc.runtime.spatial.simulate import simulate
 
 
 def main() -> int:
@@ -69,10 +38,10 @@ def main() -> int:
         print(e, file=sys.stderr)
         return 1
     for design in [] if args.means else designs:
-        print_rows(design, rows[design])
+        print("", *row_lines(design, rows[design]), sep="\n")
     if not args.means:
         print("\nmeans over the models and lengths above")
-    print_means(rows)
+    print(*mean_lines(rows), sep="\n")
     if args.json:
         written = [p.to_dict() for d in designs for p in rows[d]]
         args.json.write_text(json.dumps(written, indent=1) + "\n")

@@ -18,7 +18,7 @@ from attnc.runtime.cost.call import Call
 
 
 def _call(
-    spec: str, shape: Mapping[str, int], tensors: Mapping[str, Any] | None = None, **params: object
+    spec: str, shape: Mapping[str, int], tensors: Mapping[str, Any] | None = None, **params: Any
 ) -> Call:
     attention = load(spec, **params)
     extents = complete_shape(attention.plan, shape)
