@@ -42,7 +42,7 @@ def _call(
     ],
 )
 def test_masks_of_the_library(
-    spec: str, shape: Mapping[str, int], params: Mapping[str, object], expected: str
+    spec: str, shape: Mapping[str, int], params: Mapping[str, Any], expected: str
 ) -> None:
     assert baseline(_call(spec, shape, **params)) == expected
 
