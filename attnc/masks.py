@@ -62,9 +62,9 @@ def masks(
         if isinstance(s, SweepStage)
     ]
     captured = _captured(cascade, [v for _, v in seen], tensors)
-    extents = _given_extents(cascade, shape, captured)
+    extents = given_extents(cascade, shape, captured)
     for _, v in seen:
-        _share_extents(cascade, v, extents)
+        share_extents(cascade, v.row, v.swept, extents)
         _check_extents(cascade, v, extents)
     grids = {r.name: r.components for r in cascade.ranks if r.components}
     known = {name: cs for name, cs in grids.items() if all(c in extents for c in cs)}
@@ -98,6 +98,15 @@ def _captured(
     return {t: _array(cascade.input(t), tensors[t]) for t in names}
 
 
+def captured_arrays(cascade: Cascade, tensors: Mapping[str, object]) -> dict[str, NDArray[Any]]:
+    """Captured int and bool tensors as arrays. Raises AttncError E502, E503, E513 for others."""
+    _check_names(cascade, tensors)
+    for name in tensors:
+        if (declared := cascade.input(name)).dtype == "float":
+            raise AttncError("E513", f"no mask reads `{_declaration(declared)}`")
+    return {name: _array(cascade.input(name), x) for name, x in tensors.items()}
+
+
 def _array(declared: TensorDecl, value: Any) -> NDArray[Any]:
     found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if found.ndim != len(declared.ranks):
@@ -117,9 +126,13 @@ def _declaration(t: TensorDecl) -> str:
     return f"{t.name}[{', '.join(t.ranks)}]: {t.dtype}"
 
 
-def _given_extents(
+def given_extents(
     cascade: Cascade, shape: Mapping[str, int], captured: Mapping[str, NDArray[Any]]
 ) -> dict[str, int]:
+    """Extents by rank, from those given by name and from the tensors, and what follows from them.
+
+    Raises AttncError E501, E504, E505 where they disagree or name no rank.
+    """
     extents = named_extents(cascade, shape)
     for name, array in captured.items():
         for rank, size in zip(cascade.input(name).ranks, array.shape, strict=True):
@@ -140,13 +153,13 @@ def _complete(cascade: Cascade, extents: dict[str, int]) -> None:
         raise AttncError("E505", f"{broken}: {given}")
 
 
-def _share_extents(cascade: Cascade, v: Visibility, extents: dict[str, int]) -> None:
+def share_extents(cascade: Cascade, row: str | None, swept: str, extents: dict[str, int]) -> None:
     """Self-attention has as many keys as queries: said once is enough, axis by axis."""
-    if v.row is None:
+    if row is None:
         return
-    rows, keys = (_coordinates(cascade, r) for r in (v.row, v.swept))
+    rows, keys = (_coordinates(cascade, r) for r in (row, swept))
     axes = ((rows, keys), (keys, rows)) if len(rows) == len(keys) else ()
-    for here, there in (*axes, ((v.row,), (v.swept,)), ((v.swept,), (v.row,))):
+    for here, there in (*axes, ((row,), (swept,)), ((swept,), (row,))):
         whole = (cascade.rank(c).parent for c in there)
         if not any(name in extents for name in (*there, *whole)):
             shared = zip(there, here, strict=True)
