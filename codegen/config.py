@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attnc.codegen.mask_parts import name_mask_parts
-from attnc.codegen.prune import all_lets, operands, prune, used_names, value_exprs
+from attnc.codegen.prune import all_lets, operands, prune, used_names
 from attnc.codegen.tile_lists import listed_visibility
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Read
 from attnc.ir.ops import OPS
-from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage
+from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage, value_exprs
 from attnc.ir.presence import TRUE
 from attnc.ir.walk import subexprs
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from attnc.codegen.names import Namer
-from attnc.codegen.prune import all_lets, used_names, value_exprs
+from attnc.codegen.prune import all_lets, used_names
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Index, Number, Read
-from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage, map_value
+from attnc.ir.plan import Dot, Fold, Let, Load, Pass, Serial, SweepStage, map_value, value_exprs
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import children, index_ranks, reads, subexprs, substitute, with_children
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from attnc.codegen.prune import all_lets, value_exprs
+from attnc.codegen.prune import all_lets
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param
 from attnc.ir.geometry.key_range import KeyRange
 from attnc.ir.geometry.polynomial import Polynomial, TooManyTerms, atom, constant
-from attnc.ir.plan import SweepStage
+from attnc.ir.plan import SweepStage, value_exprs
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import index_ranks, reads, subexprs
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attnc.codegen.prune import all_lets, value_exprs
+from attnc.codegen.prune import all_lets
 from attnc.codegen.scope import Scope
 from attnc.ir.expr import Index, Read
-from attnc.ir.plan import Load, Serial, SweepStage
+from attnc.ir.plan import Load, Serial, SweepStage, value_exprs
 from attnc.ir.walk import reads
 
 

@@ -9,31 +9,16 @@ from dataclasses import replace
 from attnc.ir.expr import Expr, Read
 from attnc.ir.plan import (
     Dot,
-    Fold,
     Let,
     Load,
     Pass,
     Plan,
-    Serial,
     Stage,
     SweepStage,
     TorchStage,
-    Value,
+    value_exprs,
 )
 from attnc.ir.walk import reads, statement_reads, subexprs
-
-
-def value_exprs(value: Value) -> tuple[Expr, ...]:
-    """The expressions inside a let's value."""
-    match value:
-        case Load(read):
-            return read.indices
-        case Dot(left, right, _, plus):
-            return (left, right) if plus is None else (left, right, plus)
-        case Fold() | Serial():
-            return (value.body,)
-        case _:
-            return (value,)
 
 
 def used_names(let: Let) -> frozenset[str]:

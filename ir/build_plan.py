@@ -172,9 +172,7 @@ class _Planner:
         for t, s in self.scope.definitions.items():
             value = self.scope.body(s)
             ranks = self.scope.ranks(value)
-            costly = any(
-                isinstance(x, Apply) and OPS[x.op].cost[0] == "sfu" for x in subexprs(value)
-            )
+            costly = any(isinstance(x, Apply) and OPS[x.op].cost.is_heavy for x in subexprs(value))
             inside = {r.tensor for r in reads(value)} & {
                 x.tensor for x in (*region.contractions, *region.reductions)
             }

@@ -160,18 +160,22 @@ def map_value(value: Value, f: Callable[[Expr], Expr]) -> Value:
             return f(value)
 
 
+def value_exprs(value: Value) -> tuple[Expr, ...]:
+    """The expressions inside a let's value."""
+    match value:
+        case Load(read):
+            return read.indices
+        case Dot(left, right, _, plus):
+            return (left, right) if plus is None else (left, right, plus)
+        case Fold() | Serial():
+            return (value.body,)
+        case _:
+            return (value,)
+
+
 def let_reads(let: Let) -> frozenset[str]:
     """The names that a let's value reads: lets, and tensors in memory."""
-    match let.value:
-        case Load(read):
-            parts: tuple[Expr, ...] = read.indices
-        case Dot(left, right, _, plus):
-            parts = (left, right) if plus is None else (left, right, plus)
-        case Serial(_, body, _) | Fold(_, body, _):
-            parts = (body,)
-        case e:
-            parts = (e,)
-    return frozenset(r.tensor for e in parts for r in reads(e))
+    return frozenset(r.tensor for e in value_exprs(let.value) for r in reads(e))
 
 
 def needed(lets: Iterable[Let], names: Iterable[str]) -> tuple[Let, ...]:

@@ -150,7 +150,7 @@ class TileWriter:
         return block if moving or waits or block is self.ready else self.resident
 
     def _worth_hoisting(self, e: Expr) -> bool:
-        return any(isinstance(x, Apply) and OPS[x.op].cost[0] == "sfu" for x in subexprs(e))
+        return any(isinstance(x, Apply) and OPS[x.op].cost.is_heavy for x in subexprs(e))
 
     def _host_scalar(self, e: Expr) -> Expr:
         """Scalars of extents and params are computed once, by the caller."""

@@ -1,21 +1,25 @@
 """What a plan computes and moves, as formulas in the extents: every point of every map is counted.
 
-Once-per-tile arithmetic (moving a state to a new base) is left out: it is a tile length less than
-what is done per point. Tensors count as read or written once.
+What rows or keys share in a tile (moving a state to a new base) is left out: it is a tile length
+less than what is done per point. So is the arithmetic of masks, which only tiles at a border do:
+`codegen.tile_demand` counts all that a tile asks for. Tensors count as read or written once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from attnc.ir.cascade import Cascade, Einsum, Reduction
 from attnc.ir.expr import Apply, Expr
-from attnc.ir.ops import OPS, Pipe
-from attnc.ir.plan import Dot, Fold, Let, Load, Plan, Serial, SweepStage, TorchStage
-from attnc.ir.walk import index_ranks, iteration_ranks, output_ranks, subexprs
+from attnc.ir.let_work import PIPES, Pipe, expression_cost, reduced_ranks, section_work
+from attnc.ir.ops import REDUCTIONS
+from attnc.ir.plan import Dot, Let, Plan, SweepStage, TorchStage
+from attnc.ir.types import dtype_of
+from attnc.ir.walk import iteration_ranks, output_ranks, subexprs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +68,20 @@ class Work:
         return {"tensor_flops": str(self.tensor), **pipes, "elements_moved": str(self.moved)}
 
 
-_Count = Counter[tuple[str, ...]]
+_Count: TypeAlias = Counter[tuple[str, ...]]
+_Pipes: TypeAlias = dict[Pipe, _Count]
 
 
 def count_work(plan: Plan) -> Work:
     """The work of all stages of a plan."""
     tensor: _Count = Counter()
-    pipes: dict[Pipe, _Count] = {"fma": Counter(), "alu": Counter(), "sfu": Counter()}
+    pipes: _Pipes = {pipe: Counter() for pipe in PIPES}
     for stage in plan.stages:
         match stage:
             case SweepStage():
-                for let in _per_point(stage):
-                    _count_let(let, stage.grid, tensor, pipes)
+                _count_sweep(stage, plan.cascade, tensor, pipes)
             case TorchStage(_, s):
-                _count_statement(s, tensor, pipes)
+                _count_statement(s, plan.cascade, tensor, pipes)
     order = [r.name for r in plan.cascade.ranks]
     return Work(
         _formula(tensor, order),
@@ -86,60 +90,54 @@ def count_work(plan: Plan) -> Work:
     )
 
 
-def _per_point(stage: SweepStage) -> Iterator[Let]:
-    """The lets that are computed once per point of a row or of a map, not once per tile."""
-    yield from stage.resident
-    for each in stage.passes:
-        yield from (let for let in each.body if stage.swept in _ranks(let))
-        yield from each.after
+def _count_sweep(stage: SweepStage, cascade: Cascade, tensor: _Count, pipes: _Pipes) -> None:
+    """What is computed once per row or per point of a map: not what a whole tile shares."""
+    rows = frozenset((stage.row,)) if stage.row is not None else frozenset()
+    for p in stage.passes:
+        _count_lets(stage, cascade, p.full, rows | {stage.swept}, tensor, pipes)
+        _count_lets(stage, cascade, p.after, rows, tensor, pipes)
+    _count_lets(stage, cascade, stage.resident, rows, tensor, pipes)
 
 
-def _ranks(let: Let) -> tuple[str, ...]:
-    """Those of the result and the one that is reduced on the way."""
-    match let.value:
-        case Dot(_, _, over) | Fold(_, _, over) | Serial(_, _, over):
-            return (*let.ranks, over)
-        case _:
-            return let.ranks
+def _count_lets(
+    stage: SweepStage,
+    cascade: Cascade,
+    lets: tuple[Let, ...],
+    least: frozenset[str],
+    tensor: _Count,
+    pipes: _Pipes,
+) -> None:
+    for work in section_work(stage, cascade, lets):
+        ranks = reduced_ranks(work.let)
+        if isinstance(work.let.value, Dot) and ranks >= least:
+            tensor[_key((*stage.grid, *ranks))] += 2
+        for term in work.terms:
+            if term.ranks >= least:
+                pipes[term.pipe][_key((*stage.grid, *term.ranks))] += term.count
 
 
-def _count_statement(s: Einsum, tensor: _Count, pipes: Mapping[Pipe, _Count]) -> None:
+def _count_statement(s: Einsum, cascade: Cascade, tensor: _Count, pipes: _Pipes) -> None:
     ranks = iteration_ranks(s)
     match s.reduce, s.expr:
         case Reduction("sum"), Apply("mul", (a, b)):
             tensor[_key(ranks)] += 2
             operands: tuple[Expr, ...] = (a, b)
-        case reduce, e:
-            pipes["alu"][_key(ranks)] += reduce is not None
+        case None, e:
+            operands = (e,)
+        case Reduction(op), e:
+            combine = Apply(REDUCTIONS[op].combine, (e, e))
+            for pipe, count in expression_cost(combine, lambda _: False):
+                pipes[pipe][_key(ranks)] += count
             operands = (e,)
     for e in operands:
-        _count_expr(e, ranks, pipes)
+        _count_expr(e, ranks, cascade, pipes)
 
 
-def _count_let(
-    let: Let, grid: tuple[str, ...], tensor: _Count, pipes: Mapping[Pipe, _Count]
-) -> None:
-    ranks = (*grid, *_ranks(let))
-    match let.value:
-        case Load():
-            pass
-        case Dot(left, right):
-            tensor[_key(ranks)] += 2
-            for side in (left, right):
-                _count_expr(side, (*grid, *index_ranks(side)), pipes)
-        case Fold(_, body, _) | Serial(_, body, _):
-            pipes["alu"][_key(ranks)] += 1
-            _count_expr(body, ranks, pipes)
-        case e:
-            _count_expr(e, ranks, pipes)
-
-
-def _count_expr(e: Expr, ranks: tuple[str, ...], pipes: Mapping[Pipe, _Count]) -> None:
+def _count_expr(e: Expr, ranks: tuple[str, ...], cascade: Cascade, pipes: _Pipes) -> None:
+    """Torch computes every operation at every point."""
     for x in subexprs(e):
-        if isinstance(x, Apply):
-            pipe, instructions = OPS[x.op].cost
-            if pipe in pipes:
-                pipes[pipe][_key(ranks)] += instructions
+        for pipe, count in expression_cost(x, lambda y: dtype_of(y, cascade) == "int"):
+            pipes[pipe][_key(ranks)] += count
 
 
 def _moved(cascade: Cascade) -> _Count:
