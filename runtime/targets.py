@@ -5,6 +5,7 @@ A user's own file has the form of `target_files/*.toml`. Nothing here needs torc
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -125,6 +126,16 @@ def load_target(name: str | Path) -> Target:
         f"unknown target `{text[:60]}`; the targets are {listed}",
         hint=f"{hint}a file of your own is given by its path, `mygpu.toml`",
     )
+
+
+def target_of_device(device: str, sms: int) -> Target | None:
+    """The built-in target that a device is, by the name and the SMs that it reports of itself.
+
+    None for another one: an `NVIDIA H100 PCIe` has fewer SMs than the `h100` here.
+    """
+    words = re.findall(r"[a-z]+\d+[a-z]*", device.lower())
+    known = (load_target(name) for name in target_names() if name in words)
+    return next((t for t in known if t.sms == sms), None)
 
 
 @cache

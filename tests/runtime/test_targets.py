@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnc.errors import AttncError
-from attnc.runtime.targets import load_target, target_names
+from attnc.runtime.targets import load_target, target_names, target_of_device
 
 H200 = Path(__file__).parents[2] / "runtime" / "target_files" / "h200.toml"
 
@@ -68,6 +68,24 @@ def test_every_figure_names_its_source(name: str) -> None:
     assert {"sms", "clock_mhz", "memory_bytes_per_second"} <= target.sources.keys()
     assert all(target.sources.values())
     assert hash(target) == hash(load_target(name))
+
+
+@pytest.mark.parametrize(
+    ("device", "sms", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", 132, "h100"),
+        ("NVIDIA H100 PCIe", 114, None),
+        ("NVIDIA H200", 132, "h200"),
+        ("NVIDIA A100-SXM4-80GB", 108, "a100"),
+        ("NVIDIA B200", 148, "b200"),
+        ("AMD Instinct MI300X VF", 304, "mi300x"),
+        ("AMD Instinct MI300A", 228, None),
+        ("NVIDIA GeForce RTX 4090", 128, None),
+    ],
+)
+def test_a_device_is_recognised(device: str, sms: int, name: str | None) -> None:
+    found = target_of_device(device, sms)
+    assert (found and found.name) == name
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
