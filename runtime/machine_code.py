@@ -43,6 +43,14 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A tensor descriptor as an argument: its element type, as `Pointer` says it, and its box."""
+
+    dtype: str
+    sides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Constexpr:
     """A value fixed at compile time, where the kernel's parameter does not say so already."""
 
@@ -52,7 +60,7 @@ class Constexpr:
 # Multiply-adds are fused, Triton's default so far; 3.9 warns where a caller leaves it open.
 _FUSED = {"enable_fp_fusion": True}
 
-Argument: TypeAlias = Pointer | Constexpr | bool | int | float | None
+Argument: TypeAlias = Pointer | Descriptor | Constexpr | bool | int | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ def specialise(fn: Any, arguments: Mapping[str, Argument], target: Target) -> Sp
     _check_jitted(fn)
     _check_arguments(fn, arguments)
     backend = make_backend(_gpu_target(target))
-    values = {k: a.value if isinstance(a, Constexpr) else a for k, a in arguments.items()}
+    values = {k: _value(a) for k, a in arguments.items()}
     bind = create_function_from_signature(fn.signature, fn.params, backend)
     try:
         bound, special, options = bind(**values)
@@ -136,6 +144,22 @@ def specialise(fn: Any, arguments: Mapping[str, Argument], target: Target) -> Sp
         backend, options | _FUSED, bound, special, options
     )
     return Specialisation(signature, constexprs, attrs)
+
+
+def _value(argument: Argument) -> Any:
+    """What Triton's binder takes for it."""
+    match argument:
+        case Constexpr(value):
+            return value
+        case Descriptor(dtype, sides):
+            from triton.tools.tensor_descriptor import TensorDescriptor
+
+            # without the checks that want a real tensor
+            made = TensorDescriptor.__new__(TensorDescriptor)
+            made.base, made.block_shape = Pointer(dtype), list(sides)
+            return made
+        case _:
+            return argument
 
 
 def compile_kernel(
@@ -184,11 +208,15 @@ def compile_kernel(
     )
 
 
-def machine_code(kernel: CompiledKernel) -> str:
-    """The instructions that the GPU runs: `nvdisasm -c` of the cubin, or the amdgcn text."""
+def machine_code(kernel: CompiledKernel, *, lines: bool = False) -> str:
+    """The instructions that the GPU runs: `nvdisasm -c` of the cubin, or the amdgcn text.
+
+    `lines`: with the source line of each, which the amdgcn text always has.
+    """
     if kernel.target.backend == "hip":
         return kernel.assembly
-    return _run_on_cubin("nvdisasm", "-c", cubin=kernel.binary)
+    options = ("-c", "-g") if lines else ("-c",)
+    return _run_on_cubin("nvdisasm", *options, cubin=kernel.binary)
 
 
 def _nvidia_resources(metadata: Any, cubin: bytes, assembly: str) -> Resources:

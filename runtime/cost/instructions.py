@@ -1,0 +1,42 @@
+"""One machine instruction, as the readers of all instruction sets describe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from attnc.ir.demand import Demand
+
+# next: the following one; branch: that, or `target`; jump: `target`; call: `target`, then the
+# following one; end: nowhere.
+Flow: TypeAlias = Literal["next", "branch", "jump", "call", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction and what one warp asks of the units by it.
+
+    line:     the line of the kernel's module from which it comes; None: of some other file
+    labels:   those that stand before it
+    fills:    registers that it fills from memory outside the SM, later
+    reads:    registers that it reads
+    commits:  closes a group of asynchronous copies to shared memory
+    awaits:   waits until at most this many such groups are under way
+    lone:     one warp runs it for all, and with it the instructions around it
+    spins:    tests whether something has arrived, in a loop until it has
+    known:    whether the reader knows the opcode
+    """
+
+    opcode: str
+    work: Demand
+    line: int | None = None
+    labels: tuple[str, ...] = ()
+    flow: Flow = "next"
+    target: str = ""
+    fills: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    commits: bool = False
+    awaits: int | None = None
+    lone: bool = False
+    spins: bool = False
+    known: bool = True

@@ -1,0 +1,138 @@
+"""What a compiled kernel asks of each unit, read in its machine code.
+
+The loops of the machine code are found from its jumps, and tied to the `for` loops of the emitted
+source by the lines that the instructions come from. One machine iteration may be several tiles: as
+many as the matrix products of a tile go into its own. What stands outside the loops counts once
+per program, less the tiles that are there because a pipeline begins or ends with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from attnc.errors import AttncError
+from attnc.ir.demand import Demand, KernelDemand, PassDemand
+from attnc.runtime.cost.amdgcn import read_amdgcn
+from attnc.runtime.cost.machine_loops import Code, Loop, block_work, find_loops, walk
+from attnc.runtime.cost.round_trips import round_trips, round_trips_per_iteration
+from attnc.runtime.cost.sass import read_sass
+from attnc.runtime.cost.source_loops import (
+    SourceLoop,
+    loop_pairs,
+    machine_loops_of,
+    source_loops,
+)
+from attnc.runtime.machine_code import CompiledKernel, machine_code
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedKernel:
+    """What is known of a kernel before it is compiled.
+
+    path, source: the module in which it stands
+    products:     floating-point operations in matrix products per tile, for each pass
+    numbers:      values of its parameters
+    """
+
+    name: str
+    path: str
+    source: str
+    products: tuple[float, ...]
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineCounts:
+    """A kernel's demand, and the opcodes that the reader does not know: counted as `alu`."""
+
+    demand: KernelDemand
+    unknown: tuple[str, ...]
+
+
+def count_kernel(kernel: CompiledKernel, emitted: EmittedKernel) -> MachineCounts:
+    """Per tile of each pass and once per program; raises E813 for a loop that is not found."""
+    text = machine_code(kernel, lines=True)
+    read = read_amdgcn if kernel.target.backend == "hip" else read_sass
+    instructions = read(text, emitted.path)
+    warps = kernel.resources.threads // kernel.target.warp_size
+    counter = _Counter(find_loops(instructions), warps, emitted)
+    unknown = sorted({i.opcode for i in instructions if not i.known})
+    return MachineCounts(counter.kernel(), tuple(unknown))
+
+
+@dataclass(slots=True)
+class _Counter:
+    code: Code
+    warps: int
+    emitted: EmittedKernel
+
+    def kernel(self) -> KernelDemand:
+        loops = source_loops(self.emitted.source, self.emitted.name)
+        machine = machine_loops_of(self.code, loops)
+        skipped = {m.header: 0.0 for found in machine.values() for m in found}
+        once = walk(self.code, self.code.way, self.warps, skipped)
+        passes: list[PassDemand] = []
+        for pair, products in zip(loop_pairs(loops), self.emitted.products, strict=True):
+            tiles = {x: self._tile(x, machine[x], products) for x in pair}
+            passes.append(PassDemand(tiles[pair[0]], tiles[pair[1]]))
+            for loop, tile in tiles.items():
+                once = _less(once, self._outside(loop, tile, products))
+        waits = round_trips(self.code, self.code.way, skipped)
+        return KernelDemand(replace(once, waits=waits), tuple(passes))
+
+    def _tile(self, loop: SourceLoop, found: Sequence[Loop], products: float) -> Demand:
+        """Per tile: of several machine loops of one source loop the one that does most at once."""
+        if not found:
+            raise AttncError(
+                "E813",
+                f"kernel `{self.emitted.name}`: line {loop.first} has no loop in the machine code",
+            )
+        made = []
+        for machine in found:
+            times = self._times(loop, machine)
+            work = walk(self.code, machine.way, self.warps, times)
+            waits = round_trips_per_iteration(self.code, machine, times)
+            made.append(replace(work, waits=waits))
+        most = max(made, key=lambda x: (x.tensor, x.issue))
+        return most * (1 / _tiles_at_once(most, products))
+
+    def _times(self, loop: SourceLoop, machine: Loop) -> dict[int, float]:
+        """How often the loops inside an iteration go round, by their headers."""
+        within = Code(self.code.blocks, machine.way, self.code.calls)
+        tied = machine_loops_of(within, loop.inner)
+        found: dict[int, float] = {}
+        for inner, loops in tied.items():
+            count = self.emitted.numbers.get(inner.count or "", 1)
+            for x in loops:
+                found |= self._times(inner, x) | {x.header: count / _step(self.code, x)}
+        return found
+
+    def _outside(self, loop: SourceLoop, tile: Demand, products: float) -> Demand:
+        """What stands outside a loop of its tiles: the first loads, and whole tiles as far as their
+        products tell. A loop goes round less often for whole tiles, and loads less for loads."""
+        found = Demand()
+        for step in self.code.way:
+            if not isinstance(step, Loop):
+                for i, work in block_work(self.code, step, self.warps):
+                    if i.line is not None and loop.covers(i.line):
+                        found += work
+        whole = round(found.tensor / products) if products else 0
+        return replace(tile * whole, l2=found.l2)
+
+
+def _tiles_at_once(iteration: Demand, products: float) -> int:
+    """How many tiles an iteration is, by its products: in matrix units, else multiply-adds."""
+    done = iteration.tensor or 2 * iteration.fma
+    if not products:
+        return 1
+    whole = done / products
+    return max(1, round(whole) if iteration.tensor else int(whole))
+
+
+def _step(code: Code, loop: Loop) -> int:
+    return 1
+
+
+def _less(a: Demand, b: Demand) -> Demand:
+    return Demand(*(max(0.0, getattr(a, f.name) - getattr(b, f.name)) for f in fields(Demand)))
