@@ -27,6 +27,7 @@ class Config:
     permuted: whether tokens whose tiles have several axes, or gaps, are put in the order of tiles
     before the kernel and back after it; None: where `permutes_tokens` says so.
     descriptors: whether tiles are loaded by tensor descriptors where that is possible.
+    splits: programs that share the swept tiles of one row tile; their states are merged afterwards.
     """
 
     block_m: int
@@ -35,6 +36,7 @@ class Config:
     num_stages: int
     permuted: bool | None = None
     descriptors: bool = False
+    splits: int = 1
 
 
 @dataclass(frozen=True, slots=True)
