@@ -124,13 +124,13 @@ class Addressing:
             return ""
         inside = stays_inside(index, rank, self.scope.cascade, self.host)
         split = self._linear(index, a.axes)
-        if inside and split is not None and (split.factors or not self._is_fixed(index)):
+        if inside and split is not None and (split.factors or not self.is_fixed(index)):
             return ""
         text = self.tiles.write(index, a.axes).text
         # By its text: along other axes it is another tile, which a loop may not rename.
         name = self.scope.namer.name(("index", text), rank, f"{tensor.lower()}_{rank}")
         definition = (name, text)
-        if self._is_fixed(index):
+        if self.is_fixed(index):
             if definition not in self.indices:
                 self.indices.append(definition)
         else:
@@ -145,7 +145,7 @@ class Addressing:
         split = linear(index, lambda e: not self.tiles.ranks(e))
         return split if split is None or split.factors.keys() <= set(axes) else None
 
-    def _is_fixed(self, index: Expr) -> bool:
+    def is_fixed(self, index: Expr) -> bool:
         """A scalar of grid coordinates and of what the caller passes: known from the start."""
         fixed = not self.tiles.ranks(index) and not any(
             isinstance(x, Index) and x.rank in self.scope.serial for x in subexprs(index)

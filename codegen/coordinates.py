@@ -51,13 +51,19 @@ def tile_coordinates(
         (
             begins,
             (offsets, f"{start} + {local}"),
-            *(
-                (scope.offsets(c), f"{_first(scope, c, parts, start)} + {scope.local(c)}")
-                for c in parts
-            ),
+            *(d for c in parts for d in _along(scope, c, _first(scope, c, parts, start))),
             (scope.inside(rank), edges),
         ),
     )
+
+
+def _along(scope: Scope, component: str, first: str) -> tuple[Definition, ...]:
+    """The coordinates of a component, which start at `first`: a box needs a name for that."""
+    own = (scope.offsets(component), f"{{}} + {scope.local(component)}")
+    if not scope.boxes:
+        return ((own[0], own[1].format(first)),)
+    start = scope.start(component)
+    return ((start, first), (own[0], own[1].format(start)))
 
 
 def _local_grid(scope: Scope, layout: Layout) -> tuple[Definition, ...]:

@@ -10,8 +10,8 @@ from attnc.codegen.code import CONSTANTS
 from attnc.codegen.config import Chosen, Config, permutes_tokens
 from attnc.codegen.environment import templates
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
-from attnc.codegen.kernel import words, write_kernel
-from attnc.codegen.launcher import write_launcher
+from attnc.codegen.kernel import Kernel, words, write_kernel
+from attnc.codegen.launcher import Launcher, write_launcher
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.prune import needed_stages
 from attnc.codegen.tile_lists import tile_list_helpers
@@ -32,21 +32,37 @@ def emit(
     public = names.name("public", plan.cascade.name)
     lead = leading_input(plan.cascade)
     helpers = {op: names.name(("helper", op), wish) for op, wish in HELPER_NAMES.items()}
-    kernels = tuple(
-        write_kernel(
+    stages = [s for s in plan.stages if isinstance(s, SweepStage)]
+    config = config or {}
+    kernels = {
+        s.name: write_kernel(
             plan.cascade,
             s,
             names.name(("kernel", i), f"{public}_kernel"),
             lead,
             helpers,
-            _permutes(s, (config or {}).get(s.name)),
+            _permutes(s, config.get(s.name)),
         )
-        for i, s in enumerate(plan.stages)
-        if isinstance(s, SweepStage)
-    )
+        for i, s in enumerate(stages)
+    }
+    boxed: dict[str, Kernel] = {}
+    for s in (s for s in stages if _asks_boxes(s, config, chosen)):
+        name = names.name(("boxed", s.name), f"{public}_descriptor_kernel")
+        permute = _permutes(s, config.get(s.name))
+        kernel = write_kernel(plan.cascade, s, name, lead, helpers, permute, boxes=True)
+        if kernel.descriptors:
+            boxed[s.name] = kernel
+    launcher = write_launcher(plan, tuple(kernels.values()), public, config, chosen, boxed)
+    written = [x for n, k in kernels.items() for x in (k, boxed.get(n)) if x is not None]
+    return _module(plan, written, launcher, helpers)
+
+
+def _module(
+    plan: Plan, kernels: Sequence[Kernel], launcher: Launcher, helpers: Mapping[str, str]
+) -> str:
+    """The text of a module with these kernels; it is named after itself."""
     permuted = any(k.permuted for k in kernels)
-    lists = tuple(k.lists for k in kernels if k.lists is not None)
-    launcher = write_launcher(plan, kernels, public, config or {}, chosen)
+    lists = tuple(k.lists for k in kernels if k.lists is not None and not k.descriptors)
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
     text = [x for k in kernels for x in k.lines]
     constants = [(name, value) for value, name in CONSTANTS.items() if name in words(text)]
@@ -55,11 +71,18 @@ def emit(
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
         "lists": lists, "list_helpers": tile_list_helpers(lists, permuted) if lists else "",
         "notes": _derivation(plan), "constants": constants,
-        "spec": _listing(plan.cascade),
+        "spec": _listing(plan.cascade), "boxed": any(k.descriptors for k in kernels),
     }  # fmt: skip
     unnamed = template.render(**fields, digest="")
     digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]
     return template.render(**fields, digest=digest)
+
+
+def _asks_boxes(stage: SweepStage, config: Mapping[str, Config], chosen: Sequence[Chosen]) -> bool:
+    """Whether some configuration of a stage loads tiles by tensor descriptors."""
+    if stage.name in config:
+        return config[stage.name].descriptors
+    return any(x.config.descriptors for x in chosen if x.stage == stage.name)
 
 
 def _permutes(stage: SweepStage, config: Config | None) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from attnc.codegen.address import Addressing
 from attnc.codegen.coordinates import Coordinates, Definition, tile_coordinates
+from attnc.codegen.descriptors import Boxes, Descriptor
 from attnc.codegen.expr import Tiles, Variable
 from attnc.codegen.lets import Context, Lines
 from attnc.codegen.list_visits import (
@@ -35,17 +36,20 @@ from attnc.codegen.visits import (
     range_tiles,
 )
 from attnc.ir.cascade import Cascade
-from attnc.ir.expr import Expr, Read
+from attnc.ir.expr import Expr, Index, Param, Read
 from attnc.ir.facts import bounds
 from attnc.ir.geometry.key_range import KeyRange, key_range
 from attnc.ir.geometry.layout import Layout, TileAxis
 from attnc.ir.plan import Carry, Dot, Fold, Let, Load, Pass, Serial, SweepStage
-from attnc.ir.walk import index_ranks
+from attnc.ir.walk import index_ranks, subexprs
 
 Role: TypeAlias = Literal[
-    "tensor", "table", "tiles", "places", "stride", "extent", "param", "host", "count", "step",
-    "width", "block", "wide",
+    "descriptor", "tensor", "table", "tiles", "places", "stride", "extent", "param", "host",
+    "count", "step", "width", "block", "wide",
 ]  # fmt: skip
+# How the docstring of a kernel that loads boxes goes on.
+_COPIES = """The GPU copies tiles by itself, as their tensor descriptors tell it. What lies beyond
+    the end of a tensor reads as zero and is not written."""
 # Passed at run time: no value causes a recompilation.
 _NUMBERS: tuple[Role, ...] = ("extent", "param", "host", "count", "step")
 
@@ -78,7 +82,8 @@ class Kernel:
     whose tiles enter matrix products as they are, so their types must agree. `stepped` names the
     strides by which tile coordinates are multiplied: where one is large, offsets must be `wide`.
     `lists` makes the table and the list from which it knows its tiles, if it has no closed form;
-    `permuted` are the axes of tensors that it wants in the order of tiles.
+    `permuted` are the axes of tensors that it wants in the order of tiles; `descriptors` are those
+    among its parameters.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Kernel:
     stepped: frozenset[str]
     lists: TileLists | None = None
     permuted: frozenset[tuple[str, int]] = frozenset()
+    descriptors: tuple[Descriptor, ...] = ()
 
     def named(self, *roles: Role) -> tuple[Parameter, ...]:
         """The parameters of some roles, in order."""
@@ -112,7 +118,7 @@ class Kernel:
         strides = self.named("stride")
         tensors = dict.fromkeys(p.of for p in strides)
         groups = [
-            self.named("tensor", "table", "tiles", "places"),
+            self.named("descriptor", "tensor", "table", "tiles", "places"),
             *([p for p in strides if p.of == t] for t in tensors),
             self.named(*_NUMBERS),
         ]
@@ -134,11 +140,14 @@ def write_kernel(
     lead: str,
     helpers: Mapping[str, str],
     permute: bool = False,
+    boxes: bool = False,
 ) -> Kernel:
     """The kernel of a stage.
 
     `lead` is the tensor whose type products of computed tiles take; `helpers` names the functions
     that the module defines. `permute`: tokens are put in the order of tiles, where that differs.
+    `boxes`: tiles are loaded and stored by tensor descriptors where that is possible; then no
+    integer that the kernel calculates may pass 32 bits.
     """
     stage = prune(stage)
     ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
@@ -150,7 +159,9 @@ def write_kernel(
     layouts = {} if lists is None else lists.layouts
     scope = Scope(cascade, named.stage, helpers, layouts)
     scope.permuted = permuted_axes(stage, scope) if permute else frozenset()
-    large = renamed(overflow(stage, ranges, cascade).nodes, named.parts)
+    scope.boxes = boxes
+    wide = frozenset() if boxes else overflow(stage, ranges, cascade).nodes
+    large = renamed(wide, named.parts)
     tiles = Tiles(scope, large=large, meaning={let: e for e, let in named.parts.items()})
     return replace(_Writer(tiles, name, lead, ranges, lists).kernel(), stage=stage)
 
@@ -179,13 +190,23 @@ class _Writer:
         for let in all_lets(self.stage):
             scope.let(let.name)
         self.addressing = Addressing(scope, tiles, host)
-        products = Products(scope, tiles, scope.pointer(lead))
+        self.boxes = Boxes(scope, self.addressing) if scope.boxes else None
         self.operands = operands(all_lets(self.stage))
-        self.context = Context(scope, tiles, self.addressing, products, self.operands)
+        products = Products(scope, tiles, self._type_of(lead))
+        self.context = Context(scope, tiles, self.addressing, products, self.operands, self.boxes)
         self.inlined = _inlined(self.stage)
         # In full tiles other lets are used just once.
         full = tuple(replace(p, body=p.full) for p in self.stage.passes)
         self.inlined_full = _inlined(replace(self.stage, passes=full))
+
+    def _type_of(self, tensor: str) -> str:
+        """The type of a tensor's elements: as a descriptor tells it, or a pointer."""
+        if self.boxes is not None:
+            for let in all_lets(self.stage):
+                if isinstance(let.value, Load):
+                    self.boxes.of(let.value.read, self.scope.ordered(set(let.ranks)))
+            return self.boxes.type_of(tensor)
+        return f"{self.scope.pointer(tensor)}.dtype.element_ty"
 
     def kernel(self) -> Kernel:
         resident = Lines(self.context, self.inlined)
@@ -218,7 +239,12 @@ class _Writer:
             stepped=frozenset(self.addressing.stepped),
             lists=self.lists,
             permuted=self.scope.permuted,
+            descriptors=self._descriptors,
         )
+
+    @property
+    def _descriptors(self) -> tuple[Descriptor, ...]:
+        return () if self.boxes is None else tuple(self.boxes.descriptors.values())
 
     def _doc(self) -> str:
         s, scope = self.stage, self.scope
@@ -226,7 +252,8 @@ class _Writer:
         tile += f" and {scope.block(scope.split)} of {scope.split}" if scope.split else ""
         at = f" at one ({', '.join(s.grid)})" if s.grid else ""
         times = {1: "once", 2: "twice"}.get(len(s.passes), f"{len(s.passes)} times")
-        return f"A program holds {tile}{at} and sweeps {s.swept} {times}."
+        whole = f"A program holds {tile}{at} and sweeps {s.swept} {times}."
+        return f"{whole}\n\n    {_COPIES}\n    " if scope.boxes else whole
 
     # the sweeps --------------------------------------------------------------------------------
 
@@ -235,6 +262,8 @@ class _Writer:
         states, after = Lines(self.context), Lines(self.context, self.inlined)
         for carry in p.carries:
             states.carry(carry)
+        if self.boxes is not None:
+            self.boxes.narrow = keys is None or _within_extents(keys, self.stage.row)
         visits = self._visits(keys)
         made = [self._loop(p, x) for x in visits.loops]
         for let in p.after:
@@ -314,14 +343,20 @@ class _Writer:
             else:
                 lines.append(f"{scope.start(row)} = pid % {tiles} * {block}")
             lines += [f"pid = pid // {tiles}"] if grid else []
+        cast = "{}" if scope.boxes else "({}).to(tl.int64)"
         for rank in grid[:0:-1]:
             extent = scope.extent(rank)
-            lines.append(f"{scope.place(rank)} = (pid % {extent}).to(tl.int64)")
+            lines.append(f"{scope.place(rank)} = {cast.format(f'pid % {extent}')}")
             lines.append(f"pid = pid // {extent}")
-        lines += [f"{scope.place(grid[0])} = pid.to(tl.int64)"] if grid else []
-        if self.lists is not None:
-            lines += entry_lines(scope, self.lists, place)
-        return lines + needed([*self.addressing.indices, *self._resident_coordinates()], body)
+        if grid and scope.boxes:
+            lines[-1] = lines[-1].replace("pid", scope.place(grid[0]), 1)
+        elif grid:
+            lines.append(f"{scope.place(grid[0])} = pid.to(tl.int64)")
+        entry = [] if self.lists is None else entry_lines(scope, self.lists, place)
+        later = needed([*self.addressing.indices, *self._resident_coordinates()], body)
+        wide = [(scope.wide_place(r), f"{scope.place(r)}.to(tl.int64)") for r in grid]
+        wide = wide if scope.boxes else []
+        return [*lines, *needed(wide, [*entry, *later, *body]), *entry, *later]
 
     def _growing(self) -> bool:
         """Whether later rows have more to sweep."""
@@ -344,7 +379,11 @@ class _Writer:
                 at = self._coordinates(rank)
                 found += [*at.local, *at.moving]
             elif rank != self.stage.swept:
-                start = f"tl.program_id(1) * {block} + " if rank == scope.split else ""
+                start = f"tl.program_id(1) * {block}" if rank == scope.split else ""
+                if start and scope.boxes:
+                    found.append((scope.start(rank), start))
+                    start = scope.start(rank)
+                start += " + " if start else ""
                 found.append((offsets, f"{start}{scope.arange(block)}"))
                 # true at compile time where the extent fills its block, so the mask goes away
                 found.append((inside, f"({offsets} < {extent}) | ({extent} == {block})"))
@@ -361,8 +400,11 @@ class _Writer:
             *(t.name for t in scope.cascade.inputs),
             *(x.tensor for x in scope.cascade.statements),
         ]
-        tensors = [t for t in dict.fromkeys(tensors) if ("tensor", t) in scope.namer.names]
-        found = [Parameter(scope.pointer(t), "tensor", t) for t in tensors]
+        order = [*dict.fromkeys(tensors)]
+        boxes = sorted(self._descriptors, key=lambda d: order.index(d.tensor))
+        found = [Parameter(d.name, "descriptor", d.tensor) for d in boxes]
+        tensors = [t for t in order if ("tensor", t) in scope.namer.names]
+        found += [Parameter(scope.pointer(t), "tensor", t) for t in tensors]
         found += [
             Parameter(table_name(scope), "table", ""),
             Parameter(tiles_name(scope), "tiles", ""),
@@ -409,6 +451,13 @@ def _inlined(stage: SweepStage) -> frozenset[str]:
             if pointwise and readers[0].ranks == let.ranks and not used_names(let) & states:
                 found.add(let.name)
     return frozenset(found)
+
+
+def _within_extents(keys: KeyRange, row: str | None) -> bool:
+    """Whether the bounds of a range are made of extents and the row's coordinate alone."""
+    leaves = (x for e in (keys.low, keys.high) for x in subexprs(e))
+    varies = (x for x in leaves if isinstance(x, Index | Param | Read))
+    return all(x == Index(row or "") for x in varies)
 
 
 def _updated_in_place(body: tuple[Let, ...], carries: tuple[Carry, ...]) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from attnc.codegen.box_calls import BoxCaller
 from attnc.codegen.config import FEW_ROWS, MAX_COLUMNS, MAX_WIDTH, Chosen, Config
 from attnc.codegen.host import Host
 from attnc.codegen.kernel import Kernel, Parameter, words
@@ -65,9 +66,10 @@ def write_launcher(
     public: str,
     config: Mapping[str, Config],
     chosen: Sequence[Chosen] = (),
+    boxed: Mapping[str, Kernel] | None = None,
 ) -> Launcher:
     """The launcher of all stages of a plan, in order."""
-    return _Writer(plan, kernels, public, config, chosen).launcher()
+    return _Writer(plan, kernels, public, config, chosen, boxed or {}).launcher()
 
 
 class _Writer:
@@ -78,12 +80,13 @@ class _Writer:
         public: str,
         config: Mapping[str, Config],
         chosen: Sequence[Chosen],
+        boxed: Mapping[str, Kernel],
     ) -> None:
         self.plan, self.kernels, self.public, self.config = plan, kernels, public, config
-        self.choices = chosen
+        self.choices, self.boxed = chosen, boxed
         self.cascade: Cascade = plan.cascade
         self.names = Namer()
-        self.names.reserve([*OWN, public, *(k.name for k in kernels)])
+        self.names.reserve([*OWN, public, *(k.name for k in (*kernels, *boxed.values()))])
         for table in ("_TILES", "_CHOSEN"):
             self.names.reserve(f"{table}_{i + 1}" for i, _ in enumerate(kernels))
         self.op = self.names.name("op", f"_{public}")
@@ -301,10 +304,30 @@ class _Writer:
         columns = (
             f"triton.cdiv(max({self.extent(split)}, 1), {self._block(split)})" if split else ""
         )
-        call = f"{kernel.name}[({programs}, {columns})]({', '.join(self._arguments(kernel))})"
-        call = call.replace(f"({programs}, )", f"({programs},)")
-        lines += [f"    with torch.cuda.device_of({self.lead}):", f"        {call}"]
+        grid = f"({programs}, {columns})" if columns else f"({programs},)"
+        lines += (f"    {x}" for x in self._calls(kernel, grid))
         return (*lines, *(f"    {x}" for x in self._moved(kernel).put_back()))
+
+    def _calls(self, kernel: Kernel, grid: str) -> Iterator[str]:
+        """The launch of a kernel, or of the one that loads boxes where that is possible."""
+        call = f"{kernel.name}[{grid}]({', '.join(self._arguments(kernel))})"
+        boxed = self.boxed.get(kernel.stage.name)
+        if boxed is None:
+            yield from (f"with torch.cuda.device_of({self.lead}):", f"    {call}")
+            return
+        boxes = self._local("boxes")
+        asked = [boxes] if self.config.get(kernel.stage.name) is None else []
+        narrow = [f"not {self._local('wide')}"] if kernel.named("wide") else []
+        conditions = [*asked, *narrow, *self._boxes(boxed).conditions()]
+        yield f"{boxes} = {' and '.join(conditions)}"
+        yield f"with torch.cuda.device_of({self.lead}):"
+        yield f"    if {boxes}:"
+        yield f"        {boxed.name}[{grid}]({', '.join(self._arguments(boxed))})"
+        yield from ("    else:", f"        {call}")
+
+    def _boxes(self, kernel: Kernel) -> BoxCaller:
+        moved = self._moved(kernel)
+        return BoxCaller(kernel, moved.passed, self.extent, self._block, self.lists.step)
 
     def _moved(self, kernel: Kernel) -> MovedTensors:
         """Writes the passes that put tokens in the order of tiles, and back."""
@@ -383,14 +406,20 @@ class _Writer:
         lines.append(f"{tiles} = {table}[{self.lead}.element_size()]")
         lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
         chosen = [x for x in self.choices if x.stage == s.name]
+        rule = f"{tiles}[{width}]"
+        if kernel.stage.name in self.boxed:
+            # a fifth item: whether the kernel that loads boxes is asked for
+            targets += f", {self._local('boxes')}"
+            rule = f"(*{rule}, False)"
         if chosen:
             name = f"_CHOSEN_{len(self.chosen) + 1}" if self.chosen else "_CHOSEN"
-            self.chosen += chosen_table(name, chosen, s.row is not None)
+            boxed = kernel.stage.name in self.boxed
+            self.chosen += chosen_table(name, chosen, s.row is not None, boxed)
             few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
             key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
-            lines.append(f"{targets} = {name}.get({key}, {tiles}[{width}])")
+            lines.append(f"{targets} = {name}.get({key}, {rule})")
         else:
-            lines.append(f"{targets} = {tiles}[{width}]")
+            lines.append(f"{targets} = {rule}")
         if s.row:
             lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
             lines.append(f"    {row} = {FEW_ROWS}")
@@ -402,6 +431,8 @@ class _Writer:
         whole: set[str] = set()
         for p in kernel.parameters:
             match p.role:
+                case "descriptor":
+                    found.append(self._boxes(kernel).argument(p.name))
                 case "tensor":
                     found.append(self._moved(kernel).passed(p.of))
                 case "stride":

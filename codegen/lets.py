@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from attnc.codegen.address import Address, Addressing
 from attnc.codegen.code import ATOM, INFIX, number
+from attnc.codegen.descriptors import Boxes
 from attnc.codegen.expr import CALLS, Tiles, Variable
 from attnc.codegen.products import Products
 from attnc.codegen.scope import Scope
@@ -26,6 +27,7 @@ class Context:
     """What all sections of one kernel share.
 
     operands: loads that enter matrix products as they are, with the order of axes they want
+    boxes:    tiles that tensor descriptors load and store; None: pointers do
     cited:    spec lines that have been quoted; hoisted: lines before loops, to write them once
     """
 
@@ -34,6 +36,7 @@ class Context:
     addressing: Addressing
     products: Products
     operands: Mapping[str, tuple[str, ...]]
+    boxes: Boxes | None = None
     cited: set[int] = field(default_factory=set)
     hoisted: set[str] = field(default_factory=set)
 
@@ -108,6 +111,11 @@ class Lines:
         """One output tile to memory."""
         target = Read(store.tensor, tuple(Index(r) for r in store.axes))
         axes = self.scope.ordered(set(store.axes))
+        boxes = self.context.boxes
+        if boxes is not None and (box := boxes.of(target, axes)) is not None:
+            whole = self.context.products.whole(store.value, axes)
+            self.lines.append(boxes.store(box, whole, axes))
+            return
         at = self.context.addressing.of(target, axes, frozenset())
         pointer = self.scope.pointer(store.tensor)
         place = self._pointers(at, f"{store.tensor.lower()}_ptrs")
@@ -135,6 +143,11 @@ class Lines:
     def _load(
         self, read: Read, name: str, axes: tuple[str, ...], dtype: DType, native: bool
     ) -> None:
+        cast = ".to(tl.float32)" if dtype == "float" and not native else ""
+        boxes = self.context.boxes
+        if boxes is not None and (box := boxes.of(read, axes)) is not None:
+            self.lines.append(f"{name} = {boxes.load(box, axes)}{cast}")
+            return
         at = self.context.addressing.of(read, axes, frozenset(self.local))
         if self.looping and not at.bound:
             self._hoist(at.checks)
@@ -143,7 +156,6 @@ class Lines:
         place = self._pointers(at, f"{name}_ptrs" if axes else f"{name}_ptr")
         mask = f", mask={at.mask}, other={'0.0' if dtype == 'float' else '0'}" if at.masks else ""
         line = f"{name} = tl.load({place}{mask})"
-        cast = ".to(tl.float32)" if dtype == "float" and not native else ""
         if len(line) + len(cast) + 8 <= WIDTH:
             self.lines.append(line + cast)
         else:

@@ -28,9 +28,9 @@ def entry_lines(scope: Scope, lists: TileLists, place: str) -> list[str]:
     row, swept, grid = scope.stage.row, scope.stage.swept, lists.grid
     at = place if row else "0"
     if grid:
-        point = scope.place(grid[0])
+        point = scope.wide_place(grid[0])
         for r in grid[1:]:
-            point = f"({point} * {scope.extent(r)} + {scope.place(r)})"
+            point = f"({point} * {scope.extent(r)} + {scope.wide_place(r)})"
         at = f"{point} * {count_name(scope)} + {place}" if row else point
     at = f"({at})" if " " in at else at
     entry = scope.namer.name(("lists", "entry"), "entry")

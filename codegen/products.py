@@ -14,7 +14,7 @@ from attnc.ir.plan import Dot, Fold
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """Writes the contractions of one kernel; `main`: the pointer whose type computed tiles take."""
+    """Writes the contractions of one kernel; `main`: the type that computed tiles take."""
 
     scope: Scope
     tiles: Tiles
@@ -54,7 +54,7 @@ class Products:
         code = self.tiles.write(e, axes)
         if self.tiles.ranks(e) != set(axes):
             code = Code(self._stretched(code.text, set(self.tiles.ranks(e)), axes))
-        kind = f"{self.main}.dtype.element_ty"
+        kind = self.main
         if self._is_native(partner):
             assert isinstance(partner, Read)
             kind = f"{self.tiles.variables[partner.tensor].name}.dtype"

@@ -20,8 +20,9 @@ class Scope:
 
     `helpers` names the functions of the module; `layouts` shapes the tiles of ranks; without one
     they are runs of coordinates. `permuted` are the axes of tensors whose tokens stand in the order
-    of tiles. Just now, `serial` are the ranks walked one
-    coordinate at a time, and `whole` those whose tiles have no coordinate beyond the extent.
+    of tiles. `boxes`: tiles are loaded as boxes of tensors, whose coordinates have 32 bits.
+    Just now, `serial` are the ranks walked one coordinate at a time, `whole` those whose tiles have
+    no coordinate beyond the extent, and `narrow` says that 32 bits are asked for.
     """
 
     cascade: Cascade
@@ -32,6 +33,8 @@ class Scope:
     namer: Namer = field(default_factory=Namer)
     serial: set[str] = field(default_factory=set)
     whole: set[str] = field(default_factory=set)
+    boxes: bool = False
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         self.namer.reserve((*self.helpers.values(), *CONSTANTS.values(), *LAUNCH))
@@ -126,12 +129,12 @@ class Scope:
 
     def arange(self, block: str) -> str:
         """The places within a tile."""
-        return f"tl.arange(0, {block}).to({self.wide_dtype})"
+        return f"tl.arange(0, {block})" + ("" if self.boxes else f".to({self.wide_dtype})")
 
     @property
     def wide_dtype(self) -> str:
         """The type of coordinates: 64 bits where the call needs them."""
-        return f"tl.int64 if {self.wide_offsets} else tl.int32"
+        return "tl.int32" if self.boxes else f"tl.int64 if {self.wide_offsets} else tl.int32"
 
     def let(self, name: str) -> str:
         return self.namer.name(("let", name), name)
@@ -139,6 +142,12 @@ class Scope:
     def place(self, rank: str) -> str:
         """The coordinate of a grid rank, or of one walked serially."""
         return self.namer.name(("place", rank), rank, f"at_{rank}")
+
+    def wide_place(self, rank: str) -> str:
+        """The coordinate of a grid rank as a 64-bit integer."""
+        if not self.boxes:
+            return self.place(rank)
+        return self.namer.name(("wide place", rank), f"{rank}_wide", f"wide_at_{rank}")
 
     def start(self, rank: str) -> str:
         """The first coordinate of a tile."""
@@ -183,8 +192,10 @@ class Scope:
 
     def coordinate(self, rank: str) -> tuple[str, bool]:
         """How the kernel calls a coordinate ("" if it has none) and whether it is a tile."""
-        if rank in self.serial or rank in self.stage.grid:
+        if rank in self.serial or (rank in self.stage.grid and self.narrow):
             return self.place(rank), False
+        if rank in self.stage.grid:
+            return self.wide_place(rank), False
         if rank in self.tile_ranks:
             return self.offsets(rank), True
         return "", False

@@ -19,13 +19,20 @@ def rule_table(name: str, stage: SweepStage, cascade: Cascade) -> list[str]:
     return [f"{name} = {{{', '.join(entries)}}}"]
 
 
-def chosen_table(name: str, chosen: Sequence[Chosen], has_rows: bool) -> list[str]:
-    """What was chosen for a stage, by GPU and kind of call; of equal keys the first counts."""
+def chosen_table(
+    name: str, chosen: Sequence[Chosen], has_rows: bool, boxed: bool = False
+) -> list[str]:
+    """What was chosen for a stage, by GPU and kind of call; of equal keys the first counts.
+
+    `boxed`: with whether tiles are loaded by tensor descriptors.
+    """
     entries: dict[str, str] = {}
     for x in chosen:
         gpu = f'"{x.gpu}"' if isinstance(x.gpu, str) else x.gpu
         few = f", {x.few}" if has_rows else ""
-        entries.setdefault(f"({gpu}, {x.itemsize}, {x.width}{few})", entry(x.config))
+        own = entry(x.config)
+        own = f"{own[:-1]}, {x.config.descriptors})" if boxed else own
+        entries.setdefault(f"({gpu}, {x.itemsize}, {x.width}{few})", own)
     return [f"{name} = {{{', '.join(f'{k}: {v}' for k, v in entries.items())}}}"]
 
 

@@ -21,7 +21,7 @@ from attnc.errors import AttncError
 from attnc.ir.cascade import Cascade
 from attnc.ir.frame import ParamValue
 from attnc.runtime.launch import call_module
-from attnc.runtime.machine_code import Argument, Pointer
+from attnc.runtime.machine_code import Argument, Descriptor, Pointer
 
 # What Triton takes as options of a launch, not as arguments of a kernel.
 _OPTIONS = ("num_warps", "num_stages", "maxnreg")
@@ -138,6 +138,12 @@ class _Recorder:
 def _argument(value: Any) -> Argument:
     if isinstance(value, Tensor):
         size = value.numel() * value.element_size()
-        return Pointer(str(value.dtype).removeprefix("torch."), large=size >= _LARGE_BYTES)
+        return Pointer(_type(value), large=size >= _LARGE_BYTES)
+    if hasattr(value, "block_shape"):
+        return Descriptor(_type(value.base), tuple(value.block_shape))
     argument: Argument = value
     return argument
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
