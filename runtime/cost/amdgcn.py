@@ -81,6 +81,8 @@ def _instruction(opcode: str, operands: str) -> Instruction:
     loads = re.match(r"(?:buffer|global|flat)_load", opcode) and not re.search(r"\blds\b", operands)
     first = _REGISTER.match(operands)
     fills = tuple(_names(first)) if loads and first else ()
+    operand = [x.strip() for x in operands.split(",")]
+    compares = opcode.startswith(("s_cmp_", "s_cmpk_", "v_cmp_"))
     return Instruction(
         opcode,
         work,
@@ -88,8 +90,26 @@ def _instruction(opcode: str, operands: str) -> Instruction:
         target=operands if flow in ("branch", "jump") else "",
         fills=fills,
         reads=tuple(registers),
+        writes="" if compares else operand[0],
+        sum=_sum(opcode, operand),
+        compared=_compared(operand) if compares else None,
         known=known,
     )
+
+
+def _sum(opcode: str, operand: list[str]) -> tuple[str, int] | None:
+    """`s1 + 64` where that is what is written; a move adds nothing."""
+    if not re.match(r"(?:s|v)_(?:add_[iu]32|addk_i32|add_u32_e\d\d|mov_b32)", opcode):
+        return None
+    given = operand[1:] if not opcode.startswith("s_addk") else operand
+    registers, number = _compared(given)
+    return (registers[0], number or 0) if len(registers) == 1 else None
+
+
+def _compared(operand: list[str]) -> tuple[tuple[str, ...], int | None]:
+    numbers = [int(x, 0) for x in operand if re.fullmatch(r"-?(?:0x[0-9a-f]+|\d+)", x)]
+    registers = tuple(x for x in operand if re.fullmatch(r"[sv]\d+", x))
+    return registers, numbers[0] if numbers else None
 
 
 def _names(register: re.Match[str]) -> list[str]:

@@ -20,6 +20,9 @@ class Instruction:
     labels:   those that stand before it
     fills:    registers that it fills from memory outside the SM, later
     reads:    registers that it reads
+    writes:   the first register that it writes; "": none
+    sum:      a register and a number whose sum it writes, if that is all it does
+    compared: registers that it compares, and a number if it compares them with one
     commits:  closes a group of asynchronous copies to shared memory
     awaits:   waits until at most this many such groups are under way
     lone:     one warp runs it for all, and with it the instructions around it
@@ -35,6 +38,9 @@ class Instruction:
     target: str = ""
     fills: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    writes: str = ""
+    sum: tuple[str, int] | None = None
+    compared: tuple[tuple[str, ...], int | None] | None = None
     commits: bool = False
     awaits: int | None = None
     lone: bool = False

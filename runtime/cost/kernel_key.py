@@ -112,15 +112,15 @@ class _Classes:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the tensors that the kernel reads or writes."""
-        inputs = {t.name: t.ranks for t in self.cascade.inputs}
         lets = all_lets(self.stage)
         names = [x.value.read.tensor for x in lets if isinstance(x.value, Load)]
-        names += [t for x in lets for t in sorted(used_names(x))]
-        made = {t for s in self.cascade.statements for t in (s.tensor,)}
+        names += [t for x in lets for t in sorted(used_names(x) - {x.name for x in lets})]
+        inputs = {t.name: t.ranks for t in self.cascade.inputs}
         found = {}
         for t in dict.fromkeys((*names, *self.stage.outputs)):
-            if t in inputs or t in made:
-                ranks = inputs.get(t) or output_ranks(self.cascade.producers(t)[0])
+            producers = self.cascade.producers(t)
+            if t in inputs or producers:
+                ranks = inputs[t] if t in inputs else output_ranks(producers[0])
                 found[t] = tuple(self.extents[r] for r in ranks if r)
         return found
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from attnc.errors import AttncError
 from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.runtime.cost.amdgcn import read_amdgcn
+from attnc.runtime.cost.loop_counters import iterations, unrolled
 from attnc.runtime.cost.machine_loops import Code, Loop, block_work, find_loops, walk
 from attnc.runtime.cost.round_trips import round_trips, round_trips_per_iteration
 from attnc.runtime.cost.sass import read_sass
@@ -88,25 +89,37 @@ class _Counter:
                 "E813",
                 f"kernel `{self.emitted.name}`: line {loop.first} has no loop in the machine code",
             )
-        made = []
-        for machine in found:
-            times = self._times(loop, machine)
-            work = walk(self.code, machine.way, self.warps, times)
-            waits = round_trips_per_iteration(self.code, machine, times)
-            made.append(replace(work, waits=waits))
-        most = max(made, key=lambda x: (x.tensor, x.issue))
-        return most * (1 / _tiles_at_once(most, products))
+        made = [self._iteration(loop, x) for x in found]
+        most, machine = max(
+            zip(made, found, strict=True), key=lambda pair: (pair[0].tensor, pair[0].issue)
+        )
+        return most * (1 / self._tiles_at_once(loop, machine, most, products))
+
+    def _iteration(self, loop: SourceLoop, machine: Loop) -> Demand:
+        times = self._times(loop, machine)
+        waits = round_trips_per_iteration(self.code, machine, times)
+        return replace(walk(self.code, machine.way, self.warps, times), waits=waits)
+
+    def _tiles_at_once(self, loop: SourceLoop, machine: Loop, work: Demand, products: float) -> int:
+        """No more than its products are of: in matrix units, else multiply-adds. They may be of
+        fewer, since small tiles are computed by several warps each."""
+        done = work.tensor or 2 * work.fma
+        most = int(done / products + 1e-6) if products else 1
+        return unrolled(self.code, machine, self._number(loop.step), most) if most > 1 else 1
 
     def _times(self, loop: SourceLoop, machine: Loop) -> dict[int, float]:
         """How often the loops inside an iteration go round, by their headers."""
         within = Code(self.code.blocks, machine.way, self.code.calls)
-        tied = machine_loops_of(within, loop.inner)
         found: dict[int, float] = {}
-        for inner, loops in tied.items():
-            count = self.emitted.numbers.get(inner.count or "", 1)
+        for inner, loops in machine_loops_of(within, loop.inner).items():
+            count = 1 if inner.count is None else self._number(inner.count)
             for x in loops:
-                found |= self._times(inner, x) | {x.header: count / _step(self.code, x)}
+                found |= self._times(inner, x) | {x.header: iterations(self.code, x, count)}
         return found
+
+    def _number(self, text: str) -> int:
+        """A number, or a parameter that is one."""
+        return int(text) if text.isdecimal() else self.emitted.numbers[text]
 
     def _outside(self, loop: SourceLoop, tile: Demand, products: float) -> Demand:
         """What stands outside a loop of its tiles: the first loads, and whole tiles as far as their
@@ -119,19 +132,6 @@ class _Counter:
                         found += work
         whole = round(found.tensor / products) if products else 0
         return replace(tile * whole, l2=found.l2)
-
-
-def _tiles_at_once(iteration: Demand, products: float) -> int:
-    """How many tiles an iteration is, by its products: in matrix units, else multiply-adds."""
-    done = iteration.tensor or 2 * iteration.fma
-    if not products:
-        return 1
-    whole = done / products
-    return max(1, round(whole) if iteration.tensor else int(whole))
-
-
-def _step(code: Code, loop: Loop) -> int:
-    return 1
 
 
 def _less(a: Demand, b: Demand) -> Demand:

@@ -63,6 +63,11 @@ _FUNCTION = re.compile(r"^(\$[\w$]+):", re.MULTILINE)
 _PLACE = re.compile(r'^\s*//## File "([^"]*)", line (\d+)(?: inlined at "([^"]*)", line (\d+))?')
 _CODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
 _REGISTER = re.compile(r"\bR(\d+)\b")
+_ANY_REGISTER = re.compile(r"-?U?R\d+")
+_NUMBER = re.compile(r"-?0x[0-9a-f]+")
+_ADD = frozenset("IADD IADD3 VIADD UIADD3".split())
+_MOVE = frozenset("MOV UMOV".split())
+_COMPARE = frozenset("ISETP UISETP".split())
 _TARGET = re.compile(r"`\(([^)]+)\)")
 _NEVER = ("!PT", "!UPT")
 _IMMEDIATE = re.compile(r"\bUMOV (UR\d+), (0x[0-9a-f]+)")
@@ -114,6 +119,7 @@ def _instruction(
         first = _REGISTER.match(operands)
         count = max(1, _width(parts) // 4)
         fills = tuple(f"R{int(first[1]) + i}" for i in range(count)) if first else ()
+    operand = [x.strip().replace(".reuse", "") for x in operands.split(",")]
     limit = re.search(r", 0x([0-9a-f]+)", operands) if name == "DEPBAR" else None
     return Instruction(
         opcode,
@@ -122,6 +128,9 @@ def _instruction(
         target=target,
         fills=fills,
         reads=tuple(f"R{n}" for n in _REGISTER.findall(operands)),
+        writes=operand[0] if _ANY_REGISTER.fullmatch(operand[0]) else "",
+        sum=_sum(parts, operand),
+        compared=_compared(operand) if name in _COMPARE else None,
         commits=name == "LDGDEPBAR",
         awaits=int(limit[1], 16) if limit else None,
         lone=name in _ELECTED,
@@ -146,6 +155,24 @@ def _flow(
         case "EXIT" | "RET" | "BRX" | "BRXU" | "KILL" if not guard:
             return "end", ""
     return "next", ""
+
+
+def _sum(parts: list[str], operand: list[str]) -> tuple[str, int] | None:
+    """`R1 + 0x40` where that is what is written; a move adds nothing."""
+    if parts[0] not in _ADD | _MOVE and parts[:2] != ["IMAD", "MOV"]:
+        return None
+    given = [x for x in operand[1:] if not re.fullmatch(r"!?U?P(T|\d)|U?RZ", x)]
+    registers = [x for x in given if _ANY_REGISTER.fullmatch(x) and not x.startswith("-")]
+    numbers = [int(x, 16) for x in given if _NUMBER.fullmatch(x)]
+    if len(registers) != 1 or len(registers) + len(numbers) != len(given) or "X" in parts:
+        return None
+    return registers[0], sum(numbers)
+
+
+def _compared(operand: list[str]) -> tuple[tuple[str, ...], int | None]:
+    numbers = [int(x, 16) for x in operand if _NUMBER.fullmatch(x)]
+    registers = tuple(x for x in operand if _ANY_REGISTER.fullmatch(x))
+    return registers, numbers[0] if numbers else None
 
 
 def _work(parts: list[str], operands: str, constants: Mapping[str, int]) -> tuple[Demand, bool]:

@@ -15,15 +15,17 @@ _FULL_TILES = "# tiles in which nothing is hidden"
 
 @dataclass(frozen=True, slots=True)
 class SourceLoop:
-    """A `for` of a kernel: its first and last line, how often it goes round if that is one name or
-    number, its inner loops.
+    """A `for` of a kernel: its first and last line, its inner loops.
 
-    full: whether the loop after it has the tiles that are not whole
+    count: what its `range` ends at, if it starts at 0 and its step is 1; a name or a number
+    step:  the step of its `range`, likewise
+    full:  whether the loop after it has the tiles that are not whole
     """
 
     first: int
     last: int
     count: str | None
+    step: str
     inner: tuple[SourceLoop, ...]
     full: bool = False
 
@@ -62,6 +64,7 @@ def _loops(node: ast.AST, lines: list[str]) -> tuple[SourceLoop, ...]:
                 child.lineno,
                 child.end_lineno,
                 _count(child.iter),
+                _step(child.iter),
                 _loops(child, lines),
                 lines[child.lineno - 2].strip() == _FULL_TILES,
             )
@@ -74,6 +77,13 @@ def _count(over: ast.expr) -> str | None:
     if isinstance(over, ast.Call) and len(over.args) == 1:
         return ast.unparse(over.args[0])
     return None
+
+
+def _step(over: ast.expr) -> str:
+    """`s` of `range(a, b, s)`."""
+    if isinstance(over, ast.Call) and len(over.args) == 3:
+        return ast.unparse(over.args[2])
+    return "1"
 
 
 def loop_pairs(loops: Iterable[SourceLoop]) -> tuple[tuple[SourceLoop, SourceLoop], ...]:
