@@ -53,8 +53,9 @@ def visibility(derived: Derived, sweep: int, row: str | None, grid: Iterable[str
 
 def joint_visibility(parts: Iterable[Visibility], cascade: Cascade) -> Visibility:
     """What several passes over the same ranks need to see, taken together."""
-    parts = tuple(parts)
-    first = parts[0]
+    first, *others = parts = tuple(parts)
+    if not others:
+        return first
     some = tuple(dict.fromkeys(p.some for p in parts))
     every = tuple(dict.fromkeys(p.every for p in parts))
     grid = dict.fromkeys(r for p in parts for r in p.grid)

@@ -1,4 +1,5 @@
-"""The tile classes of one group of axes, by subdivision of the keys of all query tiles at once.
+"""The tile classes of one group of axes: in closed form, or by subdivision of the keys of all query
+tiles at once.
 
 Blocks of key tiles that intervals decide become runs, the others are cut into smaller ones; single
 tiles that are still open go to `ir.refine_tiles`. Time grows with the boundary of the mask.
@@ -20,6 +21,7 @@ from attnc.ir.geometry.equal_values import EqualTiles, equal_tiles
 from attnc.ir.geometry.intervals import Code, Truth
 from attnc.ir.geometry.mask_program import FactorProgram, Table, is_blocked
 from attnc.ir.geometry.refine_tiles import Open, Points, refine_tiles
+from attnc.ir.geometry.row_ranges import range_runs
 from attnc.ir.geometry.tile_boxes import (
     Blocks,
     Boxes,
@@ -65,6 +67,15 @@ class _Pieces:
 
 def factor_runs(program: FactorProgram, tensors: Mapping[str, Any]) -> Runs:
     """Runs over the tiles of the program's rows and keys, each row-major."""
+    if program.ranges is not None:
+        runs = range_runs(program.ranges, program.rows[0].axis, program.keys[0].axis)
+        if runs is not None:
+            return runs
+    return search_runs(program, tensors)
+
+
+def search_runs(program: FactorProgram, tensors: Mapping[str, Any]) -> Runs:
+    """The same for any program, by subdivision."""
     found = Tables({**tensors, **{t.name: _table(t, tensors) for t in program.tables}})
     return _Search(program, found).runs()
 

@@ -16,6 +16,7 @@ from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read, call
 from attnc.ir.frame import ParamValue
 from attnc.ir.geometry.intervals import Code, Compiler, Coordinates
 from attnc.ir.geometry.normalise_predicate import TRUE, all_of, both, either, normalise_predicate
+from attnc.ir.geometry.row_ranges import RowRanges, row_ranges
 from attnc.ir.geometry.tile_boxes import Cut
 from attnc.ir.geometry.tiling import Axis
 from attnc.ir.geometry.value_bounds import Kind, Range, ValueBounds
@@ -67,6 +68,7 @@ class FactorProgram:
                       not visible
     seen, hidden:     code: the point is visible; it exists and is not visible (None: as not `seen`)
     tables:           to be added to the captured tensors
+    ranges:           what each row sees, where that is one range and tiles' ends tell the rest
     """
 
     rows: tuple[Cut, ...]
@@ -76,6 +78,7 @@ class FactorProgram:
     seen: Code
     hidden: Code | None
     tables: tuple[Table, ...]
+    ranges: RowRanges | None
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +145,15 @@ def _program(
     compiler = Compiler(coordinates)
     code = compiler.truth(gap) if exists != TRUE else None
     tables = tuple(tabulator.tables.values())
-    return FactorProgram(rows, keys, visible, exists, compiler.truth(seen), code, tables)
+    ranges = _ranges(rows, keys, visible) if exists == TRUE else None
+    return FactorProgram(rows, keys, visible, exists, compiler.truth(seen), code, tables, ranges)
+
+
+def _ranges(rows: tuple[Cut, ...], keys: tuple[Cut, ...], visible: Expr) -> RowRanges | None:
+    if len(rows) != 1 or len(keys) != 1 or rows[0].parts or keys[0].parts:
+        return None
+    row, key = ((c.axis.name, c.axis.extent) for c in (*rows, *keys))
+    return row_ranges(visible, row, key)
 
 
 def _cut(
