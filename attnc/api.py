@@ -135,11 +135,14 @@ class Attention:
         target: str | Iterable[str] = "h200",
         dtype: str = "bf16",
         to: str | Path = ".",
+        config: Mapping[str, int] | None = None,
     ) -> Compilation:
         """Write the standalone module and its report into the folder `to`, and really compile it.
 
         `shape`: extents by upper-case name, those that matter; `target`: one or several GPUs, which
-        need not be there (none: the source only); `dtype`: `fp32`, `fp16` or `bf16`.
+        need not be there (none: the source only); `dtype`: `fp32`, `fp16` or `bf16`. The cost model
+        chooses the kernels' tiles for that; `config` fixes some of `m`, `n` (places of a tile),
+        `warps`, `stages` (depth of the load pipeline).
         """
         from attnc.compilation import compile_plan
 
@@ -151,6 +154,7 @@ class Attention:
             dtype=dtype,
             targets=targets,
             folder=Path(to),
+            config=config,
         )
 
     def verify(
@@ -280,9 +284,10 @@ class Attention:
         `at`: the head, batch, .. to show (else the first). Raises AttncError: E50x what the mask
         needs is missing, E523 .. E526 a coordinate or tile that is none, E713, E714 the file.
         """
+        from attnc.figure import check_suffix
         from attnc.mask_view import first_mask, mask_view
         from attnc.masks import masks
-        from attnc.picture import check_suffix, draw
+        from attnc.picture import draw
 
         check_suffix(Path(path))
         mask = first_mask(masks(self.plan, self.run_time_params, shape, captured), self.cascade)

@@ -87,6 +87,19 @@ def tile_sizes(text: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def configuration(text: str) -> dict[str, int]:
+    """`m=128,n=64,warps=8,stages=2`: parts of a kernel's configuration."""
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, value = _split(part)
+        if not _INT.fullmatch(value):
+            raise ArgumentTypeError(f"`{part[:_SHOWN]}`: a whole number is meant, like `m=128`")
+        if name in found:
+            raise ArgumentTypeError(f"`{name[:_SHOWN]}` is given twice")
+        found[name] = int(value)
+    return found
+
+
 def data_file(text: str) -> dict[str, str]:
     """`doc=FILE.npy`: an input and the file that holds it."""
     name, value = _split(text)

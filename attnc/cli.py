@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attnc.arguments import (
     Merge,
+    configuration,
     coordinates,
     data_file,
     extents,
@@ -206,8 +207,9 @@ def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
     targets = () if args.source_only else args.target or ("h200",)
     dtype = args.dtype or "bf16"
-    with _busy(f"compiling {args.spec}"):
-        made = _load(args).compile(args.shape, target=targets, dtype=dtype, to=args.out)
+    how = {"target": targets, "dtype": dtype, "to": args.out, "config": args.config}
+    with _busy(f"choosing tiles of {args.spec} and compiling it"):
+        made = _load(args).compile(args.shape, **how)
     _print(args, made)
     return 0 if all(kernel.fits for kernel in made.kernels) else 1
 
@@ -314,6 +316,14 @@ def _target(p: argparse.ArgumentParser) -> None:
         help="its name, or a file that describes it; may be repeated (default: h200)",
     )
     how.add_argument("--source-only", action="store_true", help="do not run a GPU's compiler")
+    p.add_argument(
+        "--config",
+        metavar="m=128,n=64,warps=8,stages=2",
+        type=configuration,
+        action=Merge,
+        default={},
+        help="fix the tile, warps, load stages, or some of them (default: the model's choice)",
+    )
 
 
 def _tiles(p: argparse.ArgumentParser) -> None:

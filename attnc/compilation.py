@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnc.codegen import emit
+from attnc.codegen.config import Chosen
 from attnc.errors import AttncError
 from attnc.files import replace_text
 from attnc.ir.bind import bind_extents, check_params
@@ -18,10 +19,12 @@ from attnc.ir.cascade import Cascade, Rank
 from attnc.ir.exact_extents import are_exact, exact_extents
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Plan, SweepStage
+from attnc.runtime.cost.call import Call
 
 if TYPE_CHECKING:
+    from attnc.runtime.cost.tile_choice import Choice
     from attnc.runtime.launches import Launch
-    from attnc.runtime.machine_code import CompiledKernel
+    from attnc.runtime.machine_code import Resources
     from attnc.runtime.targets import Target
 
 
@@ -30,11 +33,41 @@ _LENGTH, _FEATURES, _OTHER = 4096, 128, 8
 
 
 @dataclass(frozen=True, slots=True)
+class ChoiceReport:
+    """Why a kernel has the tiles that it has.
+
+    ms, limit:  the time that is predicted, and what limits it; `tier`: of the model's calibration
+    runner_up:  the next best configuration, `why` it lost
+    candidates: configurations that were ranked; `compiled`: those of them that were compiled
+    rejected:   those that cannot be taken, each with the reason
+    """
+
+    ms: float
+    limit: str
+    tier: str
+    runner_up: str
+    why: str
+    candidates: int
+    compiled: int
+    rejected: tuple[str, ...]
+    note: str
+
+    def __str__(self) -> str:
+        compiled = f"{self.compiled} compiled" if self.compiled else "none compiled"
+        lines = [
+            f"chosen from {self.candidates} ({compiled}): {self.ms:.3g} ms, limited by "
+            f"{self.limit} ({self.tier})"
+        ]
+        lines += [x for x in (self.why, self.note) if x]
+        return "\n    ".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
 class KernelReport:
     """One kernel on one target.
 
     registers: per thread; spills: bytes per thread; shared_bytes: per block; threads: per block;
-    fits: whether a block of it can be launched there; seconds: in the compiler.
+    fits: whether a block of it can be launched there; choice: where its configuration is from.
     """
 
     name: str
@@ -46,7 +79,7 @@ class KernelReport:
     threads: int
     programs: int
     fits: bool
-    seconds: float
+    choice: ChoiceReport
 
     def __str__(self) -> str:
         tiles = ", ".join(f"{name} {n}" for name, n in self.config.items())
@@ -54,7 +87,7 @@ class KernelReport:
         fits = "" if self.fits else "; TOO LARGE to be launched there"
         return (
             f"{self.name} on {self.target}: {self.registers} registers, {spills}, "
-            f"{self.shared_bytes} bytes shared{fits}\n    {tiles}"
+            f"{self.shared_bytes} bytes shared{fits}\n    {tiles}\n    {self.choice}"
         )
 
 
@@ -92,11 +125,15 @@ def compile_plan(
     dtype: str,
     targets: Iterable[str],
     folder: Path,
+    config: Mapping[str, int] | None = None,
 ) -> Compilation:
     """Write `folder`/NAME.py and NAME.json. `shape` has extents by upper-case name, some or all.
 
+    The cost model chooses the kernels' tiles for each target; what `config` has of `m`, `n`,
+    `warps`, `stages` is fixed.
     Raises AttncError: E50x the shape does not fit the spec, E713 the folder cannot be written, E80x
-    no such target, E81x its compiler is absent or fails.
+    no such target, E81x its compiler is absent or fails, E851 the tensors do not fit in its memory,
+    E852 the configuration cannot be launched, E855 none can.
     """
     from attnc.runtime.targets import load_target
 
@@ -104,10 +141,13 @@ def compile_plan(
     cascade = plan.cascade
     machines = tuple(map(load_target, targets))
     extents = complete_shape(plan, shape, params)
-    source = emit(plan)
-    path = _made(folder) / f"{cascade.name}.py"
+    call = Call(plan, params, extents, dtype)
+    folder = _made(folder)
+    choices = _choices(call, machines, config or {})
+    source = emit(plan, chosen=tuple(_chosen(call, choices)))
+    path = folder / f"{cascade.name}.py"
     replace_text(path, source)
-    kernels = tuple(_kernels(path, cascade, params, extents, dtype, machines))
+    kernels = tuple(_kernels(path, call, machines, choices))
     made = Compilation(
         cascade.name,
         str(path),
@@ -122,6 +162,40 @@ def compile_plan(
     return made
 
 
+def _choices(
+    call: Call, targets: Iterable[Target], pins: Mapping[str, int]
+) -> dict[int | str, tuple[Choice, ...]]:
+    """By GPU architecture, the configuration of each kernel; what was measured there stays."""
+    from attnc.runtime.cost.choices import gpu_of, measured_configs, store
+    from attnc.runtime.cost.pinned import pins_of
+    from attnc.runtime.cost.tile_choice import choose
+
+    found: dict[int | str, tuple[Choice, ...]] = {}
+    for target in targets:
+        gpu = gpu_of(target)
+        if gpu in found:
+            continue
+        known = {} if pins else measured_configs(call, target)
+        given = {s.name: pins for s in call.sweeps if pins}
+        given |= {name: pins_of(c) for name, c in known.items()}
+        found[gpu] = choose(call, target, pins=given)
+        if not pins:
+            made = {c.stage: (c.config, c.time.ms.mid) for c in found[gpu] if c.stage not in known}
+            store(call, target, "model", made)
+    return found
+
+
+def _chosen(call: Call, choices: Mapping[int | str, tuple[Choice, ...]]) -> Iterator[Chosen]:
+    """What the module carries."""
+    from attnc.runtime.cost.choices import kind_of
+
+    stages = {s.name: s for s in call.sweeps}
+    for gpu, made in choices.items():
+        for c in made:
+            kind = kind_of(call, stages[c.stage])
+            yield Chosen(c.stage, gpu, kind.itemsize, kind.width, kind.few, c.config)
+
+
 def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,49 +206,62 @@ def _made(folder: Path) -> Path:
 
 def _kernels(
     path: Path,
-    cascade: Cascade,
-    params: Mapping[str, ParamValue],
-    extents: Mapping[str, int],
-    dtype: str,
+    call: Call,
     targets: tuple[Target, ...],
-) -> Iterable[KernelReport]:
+    choices: Mapping[int | str, tuple[Choice, ...]],
+) -> Iterator[KernelReport]:
+    """What the module launches on each target; it was compiled when its tiles were chosen."""
     if not targets:
         return
-    from attnc.runtime.compile_pool import Job, compile_many
+    from attnc.runtime.cost.choices import gpu_of
     from attnc.runtime.dtypes import torch_dtype
     from attnc.runtime.launches import find_launches
     from attnc.runtime.modules import load_module
 
-    module, kind = load_module(path), torch_dtype(dtype)
-    pairs = [
-        (target, launch)
-        for target in targets
-        for launch in find_launches(
-            module, cascade, extents, params, kind, target.warp_size, target.capability
-        )
-    ]
-    jobs = [
-        Job(str(path), x.kernel, x.arguments, target, x.num_warps, x.num_stages, x.maxnreg)
-        for target, x in pairs
-    ]
-    for (target, launch), made in zip(pairs, compile_many(jobs), strict=True):
-        if isinstance(made, AttncError):
-            raise made
-        yield _report(target, launch, made)
+    module, kind, cascade = load_module(path), torch_dtype(call.dtype), call.plan.cascade
+    for target in targets:
+        gpu = gpu_of(target)
+        launches = find_launches(
+            module, cascade, call.extents, call.params, kind,
+            target.warp_size, target.capability, gpu,
+        )  # fmt: skip
+        for choice, launch in zip(choices[gpu], launches, strict=True):
+            if choice.kernel is None:
+                raise AttncError("E812", choice.note)
+            yield _report(target, launch, choice, choice.kernel.resources)
 
 
-def _report(target: Target, launch: Launch, made: CompiledKernel) -> KernelReport:
+def _report(target: Target, launch: Launch, choice: Choice, r: Resources) -> KernelReport:
     return KernelReport(
         launch.kernel,
         target.name,
         {**launch.config, "num_warps": launch.num_warps, "num_stages": launch.num_stages},
-        made.resources.registers,
-        made.resources.spills,
-        made.resources.shared_bytes,
-        made.resources.threads,
+        r.registers,
+        r.spills,
+        r.shared_bytes,
+        r.threads,
         launch.programs,
-        made.resources.fits(target),
-        round(made.seconds, 3),
+        r.fits(target),
+        _choice_report(choice, target),
+    )
+
+
+def _choice_report(choice: Choice, target: Target) -> ChoiceReport:
+    from attnc.runtime.cost.pinned import config_text
+
+    notes = [choice.note] if choice.note else []
+    if choice.target != target.name:
+        notes.append(f"chosen for {choice.target}, which runs the same machine code")
+    return ChoiceReport(
+        choice.time.ms.mid,
+        choice.time.limit,
+        choice.tier,
+        "" if choice.runner_up is None else config_text(choice.runner_up),
+        choice.why,
+        choice.candidates,
+        choice.compiled,
+        tuple(f"{config_text(p.config)}: {p.reason}" for p in choice.rejected),
+        "; ".join(notes),
     )
 
 

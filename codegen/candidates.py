@@ -90,6 +90,13 @@ def candidates(
     return tuple(sorted(found, key=lambda c: known.estimate(c, width, itemsize)))
 
 
+def smallest_config(stage: SweepStage, limits: Limits) -> Config:
+    """The configuration that takes least."""
+    if stage.row is None:
+        return Config(1, _ONE_ROW_SIDES[0], _ONE_ROW_WARPS[-1], limits.stages[0])
+    return Config(_SIDES[0], _SIDES[0], _WARPS[-1], limits.stages[0])
+
+
 def lack(
     c: Config, known: StageRegisters, width: int, itemsize: int, limits: Limits
 ) -> Lack | None:

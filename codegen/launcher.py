@@ -318,8 +318,10 @@ class _Writer:
         boxes = self._local("boxes")
         asked = [boxes] if self.config.get(kernel.stage.name) is None else []
         narrow = [f"not {self._local('wide')}"] if kernel.named("wide") else []
-        conditions = [*asked, *narrow, *self._boxes(boxed).conditions()]
-        yield f"{boxes} = {' and '.join(conditions)}"
+        first, *others = self._boxes(boxed).conditions()
+        yield "# the GPU copies tiles by itself where it can, and the tensors allow it"
+        yield f"{boxes} = {' and '.join([*asked, *narrow, first])}"
+        yield from (f"{boxes} &= {x}" for x in others)
         yield f"with torch.cuda.device_of({self.lead}):"
         yield f"    if {boxes}:"
         yield f"        {boxed.name}[{grid}]({', '.join(self._arguments(boxed))})"
@@ -411,18 +413,17 @@ class _Writer:
             # a fifth item: whether the kernel that loads boxes is asked for
             targets += f", {self._local('boxes')}"
             rule = f"(*{rule}, False)"
+        lines.append(f"{targets} = {rule}")
+        if s.row:
+            lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
+            lines.append(f"    {row} = {FEW_ROWS}")
         if chosen:
             name = f"_CHOSEN_{len(self.chosen) + 1}" if self.chosen else "_CHOSEN"
             boxed = kernel.stage.name in self.boxed
             self.chosen += chosen_table(name, chosen, s.row is not None, boxed)
             few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
             key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
-            lines.append(f"{targets} = {name}.get({key}, {rule})")
-        else:
-            lines.append(f"{targets} = {rule}")
-        if s.row:
-            lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
-            lines.append(f"    {row} = {FEW_ROWS}")
+            lines.append(f"{targets} = {name}.get({key}, ({targets}))")
         return lines
 
     def _arguments(self, kernel: Kernel) -> list[str]:
