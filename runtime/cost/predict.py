@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-
-from attnc.codegen.tile_demand import kernel_demand
-from attnc.runtime.cost.machine_demand import Request, compiled_kernels
+from math import prod
 
 from attnc.codegen.config import Config, default_config, registers_of, widest
+from attnc.codegen.tile_demand import kernel_demand
 from attnc.errors import AttncError
 from attnc.ir.demand import KernelDemand
-from attnc.ir.plan import SweepStage
+from attnc.ir.plan import Dot, SweepStage
 from attnc.runtime.cost.calibration import Calibration, Setting, specs_only
 from attnc.runtime.cost.call import Call
+from attnc.runtime.cost.machine_demand import Request, compiled_kernels
 from attnc.runtime.cost.occupancy import programs_per_sm
 from attnc.runtime.cost.other_stages import permutation_time, torch_time
 from attnc.runtime.cost.prediction import Fidelity, Interval, Prediction, StageTime, interval
@@ -192,7 +192,7 @@ def kernel_time(
         ms=ms,
         limit=_limit(units, ms.mid, work, target, likely),
         units=units,
-        flops=_flops(call, stage, kernel.demand, config, work, mask),
+        flops=_flops(call, stage, mask),
         traffic=traffic,
         config=shown(config),
         programs=visits.programs,
@@ -247,17 +247,17 @@ def _limit(
     return "parallelism" if work.visits.programs < target.sms else "latency"
 
 
-def _flops(
-    call: Call, stage: SweepStage, demand: KernelDemand, config: Config, work: Work, mask: Mask
-) -> float:
+def _flops(call: Call, stage: SweepStage, mask: Mask) -> float:
     """Matrix-product operations of the visible points: what is counted for TFLOP/s."""
-    v = work.visits
-    tiles = v.total("full") + v.total("partial")
-    if not tiles:
-        return 0.0
-    per_tile = total_demand(work).tensor / tiles
-    points = visible_points(call, stage, mask) * len(stage.passes)
-    return per_tile * points / (config.block_m * config.block_n)
+    tile = {stage.row, stage.swept}
+    per_point = 0
+    for p in stage.passes:
+        for let in p.body:
+            if isinstance(let.value, Dot):
+                ranks = {*let.ranks, let.value.over}
+                if tile - {None} <= ranks:
+                    per_point += 2 * prod(call.extent(r) for r in ranks - tile - {*stage.grid})
+    return float(per_point * visible_points(call, stage, mask))
 
 
 def _unknown_masks(call: Call) -> Iterator[str]:
