@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
-from attnc.ir.ops import OPS, REDUCTIONS
+from attnc.ir.ops import OPS, REDUCTIONS, Cost
 from attnc.ir.plan import Dot, Fold, Let, Serial, SweepStage, let_reads, value_exprs
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import children, reads
@@ -21,12 +21,21 @@ from attnc.ir.walk import children, reads
 Pipe: TypeAlias = Literal["fma", "alu", "sfu"]
 PIPES: tuple[Pipe, ...] = ("fma", "alu", "sfu")
 
+# In floating point; of integers it is no work for the same unit.
+_ARITHMETIC = Cost(fma=1)
+# What divisions by the same number share: its reciprocal, by way of a float.
+DIVISOR = Cost(sfu=3)
+# Quotient and remainder of the same numbers: the second follows from the first.
+_SECOND = Cost(fma=1)
+_DIVISIONS = ("floordiv", "mod", "exactdiv")
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
     """`count` instructions at each point of `ranks`.
 
-    moves: whether the result differs from one tile of the swept rank to the next
+    A component of a rank stands for itself: what depends on a token's column alone is computed once
+    per column. moves: whether the result differs from one tile of the swept rank to the next
     """
 
     pipe: Pipe
@@ -72,12 +81,15 @@ def expression_cost(e: Expr, is_int: Callable[[Expr], bool]) -> Iterator[tuple[P
     if not isinstance(e, Apply):
         return
     op = OPS[e.op]
-    if op.kind == "arith" and is_int(e) and op.cost.sfu == 0 and op.cost.fma == 1:
-        # sums and differences of integers are no floating-point instructions
+    if op.cost == _ARITHMETIC and is_int(e):
         yield "alu", 1
         return
+    yield from _instructions(op.cost)
+
+
+def _instructions(cost: Cost) -> Iterator[tuple[Pipe, int]]:
     for pipe in PIPES:
-        if count := getattr(op.cost, pipe):
+        if count := getattr(cost, pipe):
             yield pipe, count
 
 
@@ -90,21 +102,24 @@ def _fusable(lets: tuple[Let, ...]) -> frozenset[str]:
 
 @dataclass(slots=True)
 class _Counter:
-    """Counts a section; `seen` are the operations that it has computed."""
+    """Counts a section; `seen`: the operations that it has computed, and what they shared."""
 
     stage: SweepStage
     cascade: Cascade
     moving: frozenset[str]
     fusable: frozenset[str]
-    seen: set[Expr] = field(default_factory=set)
+    seen: set[object] = field(default_factory=set)
     types: Mapping[str, str] = field(default_factory=dict)
-    bodies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    bodies: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         s = self.stage
         lets = (*s.host, *s.resident, *(x for p in s.passes for x in (*p.body, *p.after)))
         self.types = {x.name: x.dtype for x in lets}
         self.bodies = {x.name: frozenset(x.ranks) for x in lets}
+        for x in lets:
+            if isinstance(x.value, Apply) and x.dtype == "int":
+                self.bodies[x.name] = self.ranks(x.value)
 
     def let(self, let: Let) -> Iterator[Term]:
         for e in value_exprs(let.value):
@@ -125,10 +140,31 @@ class _Counter:
         for c in children(e):
             yield from self._expr(c)
         ranks, moves = self.ranks(e), self._moves(e)
-        if e.op in ("add", "sub") and not self._is_int(e) and self._fuses(e, ranks):
-            return
-        for pipe, count in expression_cost(e, self._is_int):
+        for pipe, count in self._cost(e, ranks):
             yield Term(pipe, ranks, count, moves)
+        if e.op in _DIVISIONS and self._is_new(("divisor", e.args[1], moves)):
+            for pipe, count in _instructions(DIVISOR):
+                yield Term(pipe, self.ranks(e.args[1]), count, moves)
+
+    def _cost(self, e: Apply, ranks: frozenset[str]) -> Iterable[tuple[Pipe, int]]:
+        """What is left to compute, given what else is."""
+        if e.op in ("add", "sub") and not self._is_int(e) and self._fuses(e, ranks):
+            return ()
+        if e.op in ("and", "or") and all(self._is_test(a, ranks) for a in e.args):
+            return ()
+        if e.op in _DIVISIONS and not self._is_new(("division", *e.args)):
+            return _instructions(_SECOND)
+        return expression_cost(e, self._is_int)
+
+    def _is_new(self, key: object) -> bool:
+        found = key not in self.seen
+        self.seen.add(key)
+        return found
+
+    def _is_test(self, e: Expr, ranks: frozenset[str]) -> bool:
+        """Whether it is a comparison at these points: one takes in what another found."""
+        compares = isinstance(e, Apply) and OPS[e.op].kind == "compare"
+        return compares and self.ranks(e) == ranks
 
     def _fuses(self, e: Apply, ranks: frozenset[str]) -> bool:
         """Whether one side is a product that becomes a multiply-add with this sum."""
@@ -142,16 +178,16 @@ class _Counter:
         """The axes of a value inside a tile: none for what a whole program shares."""
         match e:
             case Index(rank):
-                known = self.cascade.rank(rank).parent or rank
-                return frozenset({known}) - {*self.stage.grid}
+                shared = {rank, self.cascade.rank(rank).parent} & {*self.stage.grid}
+                return frozenset() if shared else frozenset({rank})
             case Read(name) if name in self.bodies:
                 return self.bodies[name]
             case _:
                 return frozenset().union(*map(self.ranks, children(e)))
 
     def _moves(self, e: Expr) -> bool:
-        swept = self.stage.swept
-        return swept in self.ranks(e) or any(r.tensor in self.moving for r in reads(e))
+        axes = {self.cascade.rank(r).parent or r for r in self.ranks(e)}
+        return self.stage.swept in axes or any(r.tensor in self.moving for r in reads(e))
 
     def _is_int(self, e: Expr) -> bool:
         match e:

@@ -112,8 +112,9 @@ def _count_lets(
         if isinstance(work.let.value, Dot) and ranks >= least:
             tensor[_key((*stage.grid, *ranks))] += 2
         for term in work.terms:
-            if term.ranks >= least:
-                pipes[term.pipe][_key((*stage.grid, *term.ranks))] += term.count
+            whole = {cascade.rank(r).parent or r for r in term.ranks}
+            if whole >= least:
+                pipes[term.pipe][_key((*stage.grid, *whole))] += term.count
 
 
 def _count_statement(s: Einsum, cascade: Cascade, tensor: _Count, pipes: _Pipes) -> None:
