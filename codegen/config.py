@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+from attnc.codegen.identity import Same
 from attnc.codegen.mask_parts import name_mask_parts
 from attnc.codegen.prune import all_lets, operands, prune, used_names
 from attnc.codegen.tile_lists import listed_visibility
@@ -170,7 +172,13 @@ class StageRegisters:
 
 
 def registers_of(stage: SweepStage, cascade: Cascade) -> StageRegisters:
-    """What a stage keeps in registers, read off its plan."""
+    """What a stage keeps in registers, read off its plan; quick when asked again."""
+    return _registers_of(Same(stage), Same(cascade))
+
+
+@lru_cache(maxsize=64)
+def _registers_of(of: Same[SweepStage], within: Same[Cascade]) -> StageRegisters:
+    stage, cascade = of.value, within.value
     besides = 48 + _besides(stage, cascade)
     stage = name_mask_parts(prune(stage), cascade).stage
     native = operands(all_lets(stage))
