@@ -123,7 +123,8 @@ class SweepStage:
 
     Scalars that need only extents and params (`host`) are computed once by the caller. `resident`
     lets are computed before the sweeps. `inner` are ranks contracted inside a tile (head
-    dimension).
+    dimension). `part`, a rank of the grid, splits the sweep: of the tiles that a program would
+    visit, the one at coordinate i of all P takes every P-th, from the i-th on.
     """
 
     name: str
@@ -137,6 +138,7 @@ class SweepStage:
     passes: tuple[Pass, ...]
     stores: tuple[Store, ...]
     derived: Derived | None = field(default=None, compare=False, repr=False)
+    part: str | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
