@@ -13,9 +13,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attnc.errors import AttncError
+
+if TYPE_CHECKING:
+    from attnc.codegen.spread import MatrixUnit
 
 Backend: TypeAlias = Literal["cuda", "hip"]
 
@@ -92,6 +95,14 @@ class Target:
     def triton_arch(self) -> int | str:
         """The architecture as Triton's GPUTarget spells it: 90 for sm_90, "gfx942" as it is."""
         return self.capability or self.arch
+
+    @property
+    def matrix_unit(self) -> MatrixUnit:
+        """What runs one matrix instruction of a kernel: wgmma is Hopper's alone, tcgen05 belongs to
+        the Blackwells of data centres (PTX ISA: sm_100 to sm_119)."""
+        if self.capability == 90:
+            return "warpgroup"
+        return "block" if 100 <= self.capability < 120 else "warp"
 
 
 _UNITS: Mapping[str, str] = {f.name: f.metadata["unit"] for f in fields(Target) if f.metadata}

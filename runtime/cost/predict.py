@@ -135,7 +135,7 @@ def compiled(call: Call, target: Target, configs: Mapping[str, Config]) -> dict[
 def planned(call: Call, stage: SweepStage, target: Target, config: Config) -> Kernel:
     """A kernel as the plan and the estimate of its registers tell."""
     widths, cascade = call.widths(stage), call.plan.cascade
-    demand = kernel_demand(stage, cascade, config, widths, call.itemsize)
+    demand = kernel_demand(stage, cascade, config, widths, call.itemsize, target.matrix_unit)
     known, width = registers_of(stage, cascade), widest(stage, widths)
     registers = known.estimate(config, width, call.itemsize)
     shared = config.num_stages * known.streamed * config.block_n * width * call.itemsize
