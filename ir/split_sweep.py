@@ -95,7 +95,8 @@ def _partial_states(stage: SweepStage, cascade: Cascade) -> tuple[_Partial, ...]
 def _let_names(stage: SweepStage) -> Iterator[str]:
     yield from (x.name for x in (*stage.host, *stage.resident))
     for p in stage.passes:
-        yield from (x.name for x in (*p.carries, *p.body, *p.after))
+        yield from (c.name for c in p.carries)
+        yield from (x.name for x in (*p.body, *p.after))
 
 
 def _fresh(wish: str, taken: Collection[str]) -> str:
