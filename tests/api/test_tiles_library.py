@@ -6,18 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from attnc.api import load
 from attnc.ir.cascade import Cascade
 from attnc.ir.evaluate import evaluate
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Scope, Value
 from attnc.ir.geometry.census import Census
-from attnc.library import names, text
 from attnc.masks import Mask, masks
-from attnc.runtime.cases import draw, make_cases, small_params
 from attnc.tiles import tiles
+from tests.library.small_calls import MASKED, small_call
 
 Array = np.ndarray[Any, Any]
 
@@ -59,14 +56,9 @@ def _check(found: Census, mask: Mask, cascade: Cascade) -> None:
     assert (found.query_tiles, found.empty) == (per_query.size, int((~seen).sum()))
 
 
-@pytest.mark.parametrize("name", [name for name in names() if " where " in text(name)])
+@pytest.mark.parametrize("name", MASKED)
 def test_every_library_mask(name: str) -> None:
-    written = load(name)
-    attention = load(name, **small_params(written.plan, {}, written.run_time_params))
-    case = make_cases(attention.plan, attention.run_time_params, {})[0]
-    drawn = draw(attention.plan, case, torch.float32, 0)
-    captured = {n: x for n, x in drawn.items() if not x.is_floating_point()}
-    shape = {rank.upper(): size for rank, size in case.extents.items()}
+    attention, shape, captured = small_call(name)
     found = masks(attention.plan, attention.run_time_params, shape, captured)
     for mask in found:
         seen = mask.visibility

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from attnc.api import load
-from attnc.cli import main
 from attnc.codegen import emit
 from attnc.library import names
 
@@ -36,23 +35,9 @@ class Ran:
 
 
 @pytest.fixture
-def attnc(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Ran]:
+def attnc(in_folder: Callable[..., tuple[int, str, str]]) -> Callable[..., Ran]:
     """Run a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> Ran:
-        try:
-            status = main(args)
-        except SystemExit as e:
-            assert isinstance(e.code, int)
-            status = e.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Ran(status, out, err)
-
-    return run
+    return lambda *args: Ran(*in_folder(*args))
 
 
 def test_list_shows_every_spec_once(attnc: Callable[..., Ran]) -> None:

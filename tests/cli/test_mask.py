@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from attnc import panels
 from attnc.api import load
-from attnc.cli import main
 from attnc.ir.geometry.tile_runs import make_runs
 from attnc.mask_view import MaskView, first_mask, mask_view
 from attnc.masks import masks
@@ -186,22 +186,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def attnc(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Run:
-    """Run `attnc mask` in this process, in an empty folder: status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        try:
-            status = main(["mask", *args])
-        except SystemExit as e:
-            assert isinstance(e.code, int)
-            status = e.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+def attnc(in_folder: Run) -> Run:
+    """`attnc mask`."""
+    return partial(in_folder, "mask")
 
 
 WINDOW = ("sliding_window", "--shape", "M=32", "--tile", "m=8,n=8", "--param", "window=10")

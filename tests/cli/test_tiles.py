@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from attnc.cli import main
-
+Command = Callable[..., tuple[int, str, str]]
 FLUX = ("na2d", "--shape", "MY=256,MX=256", "--tile", "m=16x16,n=16x8")
 
 
 @pytest.fixture
-def tiles(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """(exit status, stdout, stderr) of the command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        try:
-            status = main(("tiles", *args))
-        except SystemExit as e:
-            assert isinstance(e.code, int)
-            status = e.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
+def tiles(in_folder: Command) -> Command:
+    """`attnc tiles`."""
+    return partial(in_folder, "tiles")
 
 
-def test_the_census_as_text(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_census_as_text(tiles: Command) -> None:
     status, out, err = tiles(*FLUX)
     assert (status, err) == (0, "")
     assert "visited   84 at most, 72.52 on average, 50 at least, of 512 per query tile" in out
@@ -43,7 +30,7 @@ def test_the_census_as_text(tiles: Callable[..., tuple[int, str, str]]) -> None:
     assert "my ny           16         16    7   6.38    5   57%" in out
 
 
-def test_the_census_as_json(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_census_as_json(tiles: Command) -> None:
     found: Any = json.loads(tiles(*FLUX, "--param", "stride=(16,16)", "--json")[1])
     assert found["visited"] == {"max": 50, "mean": 50.0, "min": 50, "total": 12800}
     assert (found["full"], found["partial"], found["empty"]) == (12800, 0, 118272)
@@ -51,7 +38,7 @@ def test_the_census_as_json(tiles: Callable[..., tuple[int, str, str]]) -> None:
     assert found["speedup"] == dict.fromkeys(("flop", "tile_max", "tile_mean", "tile_total"), 10.24)
 
 
-def test_key_tiles_and_flat_tiles(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_key_tiles_and_flat_tiles(tiles: Command) -> None:
     moved: Any = json.loads(tiles(*FLUX, "--keys", "dynamic", "--json")[1])
     assert moved["visited"]["max"] == 72
     flat: Any = json.loads(
@@ -60,7 +47,7 @@ def test_key_tiles_and_flat_tiles(tiles: Callable[..., tuple[int, str, str]]) ->
     assert flat["tile"] == {"m": [128], "n": [64]}
 
 
-def test_a_sweep_marks_what_is_worth_it(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_sweep_marks_what_is_worth_it(tiles: Command) -> None:
     status, out, _ = tiles(*FLUX, "--sweep", "stride=15..17")
     assert status == 0
     rows = [line.split() for line in out.splitlines() if line.startswith("(1")]
@@ -72,7 +59,7 @@ def test_a_sweep_marks_what_is_worth_it(tiles: Callable[..., tuple[int, str, str
     assert found["monotonic"] is False
 
 
-def test_orders_of_tokens(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_orders_of_tokens(tiles: Command) -> None:
     plane = ("na2d", "--shape", "MY=64,MX=96", "--param", "window=(24,24)", "--orders")
     status, out, _ = tiles(*plane)
     assert status == 0
@@ -87,7 +74,7 @@ def test_orders_of_tokens(tiles: Callable[..., tuple[int, str, str]]) -> None:
     assert plain["speedup"] == flat["speedup"]
 
 
-def test_masks_of_data_come_from_files(tiles: Callable[..., tuple[int, str, str]]) -> None:
+def test_masks_of_data_come_from_files(tiles: Command) -> None:
     doc = np.repeat([[0, 1, 2, 3]], 64, axis=1)
     np.save("doc.npy", np.sort(doc))
     torch.save(torch.from_numpy(np.sort(doc)), "doc.pt")
@@ -114,9 +101,7 @@ def test_masks_of_data_come_from_files(tiles: Callable[..., tuple[int, str, str]
         (("causal", "--shape", "M=64", "--orders"), "E533"),
     ],
 )
-def test_mistakes(
-    tiles: Callable[..., tuple[int, str, str]], args: tuple[str, ...], code: str
-) -> None:
+def test_mistakes(tiles: Command, args: tuple[str, ...], code: str) -> None:
     Path("empty.npy").touch()
     Path("empty.pt").touch()
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
@@ -130,6 +115,6 @@ def test_mistakes(
     "args",
     [("--tile", "m"), ("--sweep", "stride"), ("--keys", "x"), ("--orders", "--sweep", "s=1")],
 )
-def test_wrong_usage(tiles: Callable[..., tuple[int, str, str]], args: tuple[str, ...]) -> None:
+def test_wrong_usage(tiles: Command, args: tuple[str, ...]) -> None:
     status, out, _ = tiles("na2d", *args)
     assert (status, out) == (2, "")

@@ -24,9 +24,8 @@ from attnc.errors import AttncError
 from attnc.ir.evaluate import evaluate
 from attnc.ir.frame import Scope, Value
 from attnc.ir.presence import TRUE
-from attnc.library import names, text
 from attnc.masks import masks
-from attnc.runtime.cases import draw, make_cases, small_params
+from tests.library.small_calls import MASKED, small_call
 
 LISTS = (
     "kv_num_blocks",
@@ -78,17 +77,9 @@ def assert_equal(got: BlockMask, dense: Tensor) -> None:
     assert torch.equal(create_mask(got.mask_mod, batch, heads, rows, keys, "cpu"), dense)
 
 
-MASKED = [name for name in names() if " where " in text(name)]
-
-
 @pytest.mark.parametrize("name", MASKED)
 def test_every_library_mask(name: str) -> None:
-    written = load(name)
-    attention = load(name, **small_params(written.plan, {}, written.run_time_params))
-    case = make_cases(attention.plan, attention.run_time_params, {})[0]
-    drawn = draw(attention.plan, case, torch.float32, 0)
-    captured = {n: x for n, x in drawn.items() if not x.is_floating_point()}
-    shape = {rank.upper(): size for rank, size in case.extents.items()}
+    attention, shape, captured = small_call(name)
     got = attention.block_mask(shape, (32, 16), "cpu", **captured)
     assert_equal(got, points(attention, shape, captured))
 
