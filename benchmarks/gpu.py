@@ -9,33 +9,34 @@
 3. attnc's kernels are timed beside attention without the mask (`dense`, torch's flash and cuDNN
    backends), compiled FlexAttention and, where a mask is causal, torch's own causal attention: same
    tensors, same run. Outputs are compared at sampled elements.
+4. What the cost model predicted of attnc's kernels from the target's figures alone is printed
+   beside (`model`, and how far it is `off`). Its parameters are then fitted to the rows that
+   `gpu_problems.py` declares; errors are given on these and on the others, which the fit has not
+   seen. The tiles that it chooses without measuring are timed beside all that may fit.
 
 Times are medians of CUDA events over warm, repeated calls on random data with the lists of tiles
-kept from an earlier call; `spread` is the distance of the quartiles over the median. `lists` is
-what the first call takes longer, or the making of FlexAttention's block mask, its compilation left
-out. `x dense` is the speed-up over the faster dense backend, `bound` what it would be if time went
-by visited tiles, from the census in the tiles of attnc's kernel. TFLOP/s count visible scores only:
-4 D operations per score.
+kept from an earlier call, L2 cleared before each; `spread` is the distance of the quartiles over
+the median. `lists` is what the first call takes longer, or the making of FlexAttention's block
+mask, its compilation left out. `x dense` is the speed-up over the faster dense backend, `bound`
+what it would be if time went by visited tiles, from the census in the tiles of attnc's kernel.
+TFLOP/s count visible scores only: 4 D operations per score.
 
 One JSON file holds the device, versions, clocks and rows. It is written after each step, so that a
 failure or a timeout costs only what comes after it; what cannot run, or no longer has time to,
 says so on stderr. `--tiny` runs a few problems on small CPU tensors, the kernels in Triton's
-interpreter; its times mean nothing and are marked so.
+interpreter, against the model of an H200; its times mean nothing and are marked so.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,48 +47,15 @@ from typing import Any
 import torch
 import triton
 from child_process import ChildProcess
-from gpu_contestants import (
-    Bound,
-    Timing,
-    bound,
-    contestants,
-    distance,
-    first_line,
-    measure,
-    prepare,
-)
+from gpu_contestants import Bound, Timing, bound, contestants, first_line, measure, prepare
+from gpu_model import Forecast, device_name, forecast
 from gpu_problems import PROBLEMS, TINY, Problem, problem
+from gpu_run import Run, skipping, taken
+from gpu_table import differs, header, line, rows
+from gpu_trial import fit_model, sweep_tiles
 
 import attnc
-from attnc.files import replace_text
 from attnc.library import names
-
-# Seconds that a single step may take.
-_STEP = 90.0
-# Of the largest output; inputs are rounded to bf16, and sums are in another order.
-_CLOSE = 0.03
-
-
-@dataclass(slots=True)
-class Run:
-    """The state of a run: results so far, and when it has to end (of `time.monotonic`)."""
-
-    tiny: bool
-    seconds: float
-    end: float
-    verify_end: float
-    json: Path | None
-    result: dict[str, Any] = field(default_factory=dict)
-
-    def left(self, end: float | None = None) -> float:
-        """Seconds that the next step may take; 0 or less: none."""
-        return min(_STEP, (self.end if end is None else end) - time.monotonic())
-
-    def write(self) -> None:
-        """Replace the JSON file by the results so far."""
-        if self.json is not None:
-            replace_text(self.json, json.dumps(self.result, indent=1) + "\n")
-
 
 # verification ------------------------------------------------------------------------------------
 
@@ -109,13 +77,17 @@ def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> Chi
     lock = Lock()
 
     def compile_one(p: Problem, impl: str) -> None:
-        with _skipping(f"{p.name}: {impl}: compiling"), _taken(children) as child:
-            child.run(prepare, p.name, impl, run.tiny, timeout=_until(run.verify_end, run))
+        with skipping(f"{p.name}: {impl}: compiling"), taken(children) as child:
+            child.run(prepare, p.name, impl, run.tiny, timeout=run.until(run.verify_end))
+            if impl.startswith("attnc") and run.target is not None:
+                # what the model reads is compiled apart, and kept on disk
+                left = run.until(run.verify_end)
+                child.run(forecast, p.name, impl, run.tiny, run.target, timeout=left)
 
     def check_one(spec: str, dtype: str) -> None:
-        with _taken(children) as child:
+        with taken(children) as child:
             try:
-                left = _until(run.verify_end, run)
+                left = run.until(run.verify_end)
                 answer = child.run(check, spec, dtype, timeout=left)
             except TimeoutError as e:
                 answer = str(e)
@@ -150,50 +122,22 @@ def prepare_and_verify(run: Run, wanted: Sequence[Problem], workers: int) -> Chi
     return children.get()
 
 
-def _until(end: float, run: Run) -> float:
-    """Seconds for a step. Raises TimeoutError if there are none."""
-    left = run.left(end)
-    if left <= 0:
-        raise TimeoutError("no time left")
-    return left
-
-
-@contextmanager
-def _taken(children: SimpleQueue[ChildProcess]) -> Iterator[ChildProcess]:
-    child = children.get()
-    try:
-        yield child
-    finally:
-        children.put(child)
-
-
-@contextmanager
-def _skipping(what: str) -> Iterator[None]:
-    """An error becomes a line on stderr."""
-    try:
-        yield
-    except Exception as e:
-        text = first_line(e).removeprefix("RuntimeError: ")
-        print(f"{what}: cannot run here: {text}", file=sys.stderr, flush=True)
-
-
 # timing ------------------------------------------------------------------------------------------
 
 
 def bench(run: Run, wanted: Sequence[Problem], child: ChildProcess) -> None:
     """Time every problem, print its part of the table and write it."""
-    rows: list[dict[str, object]] = []
-    run.result["rows"] = rows
+    found_rows: list[dict[str, object]] = []
+    run.result["rows"] = found_rows
     dense: dict[object, Timing] = {}
-    titles = zip(("ms", "TFLOP/s", "x dense", "bound", "lists"), _WIDTHS, strict=True)
-    print(f"\n{'problem':24s} {'':16s}" + "".join(f"{t:>{w}s}" for t, w in titles))
+    print(header())
     for p in wanted:
         if run.left() <= 0:
             print(f"{p.name}: no time left", file=sys.stderr)
             continue
         census: Bound | None = None
-        with _skipping(f"{p.name}: census"):
-            census = child.run(bound, p.name, run.tiny, timeout=_until(run.end, run))
+        with skipping(f"{p.name}: census"):
+            census = child.run(bound, p.name, run.tiny, timeout=run.until())
         found: list[Timing] = []
         for impl in contestants(p, not run.tiny):
             # attention without a mask is the same for all that have the shape
@@ -201,70 +145,33 @@ def bench(run: Run, wanted: Sequence[Problem], child: ChildProcess) -> None:
             if known in dense:
                 found.append(dense[known])
                 continue
-            with _skipping(f"{p.name}: {impl}"):
-                left = _until(run.end, run)
+            with skipping(f"{p.name}: {impl}"):
+                left = run.until()
                 timing = child.run(measure, p.name, impl, run.tiny, run.seconds, timeout=left)
                 found.append(timing)
                 if impl.startswith("dense"):
                     dense[known] = timing
-        for row in _rows(p, census, found):
-            rows.append(row)
-            print(_line(row), flush=True)
+        for row in rows(p, census, found, _forecasts(run, p, found, child)):
+            found_rows.append(row)
+            print(line(row), flush=True)
         run.write()
 
 
-def _rows(p: Problem, census: Bound | None, found: Sequence[Timing]) -> Iterator[dict[str, object]]:
-    """Figures of each contestant of a problem, for the table and the file."""
-    s = p.shape
-    about = {"problem": p.name, "spec": p.spec, "shape": asdict(s)}
-    settings = {"params": dict(p.params), "extents": dict(p.extents)}
-    least = min((t.ms for t in found if _is_dense(t)), default=None)
-    ours = next((t for t in found if t.impl.startswith("attnc")), None)
-    for t in found:
-        visible = None if census is None else census.visible
-        scores = s.b * s.h * s.m * s.n if _is_dense(t) else visible
-        alike = ours is not None and ours is not t and not _is_dense(t)
-        yield {
-            **about,
-            **settings,
-            "impl": t.impl,
-            "ms": t.ms,
-            "spread": t.spread,
-            "lists_ms": t.lists_ms,
-            "tflops": None if scores is None else 4 * s.d * scores / t.ms / 1e9,
-            "over_dense": None if least is None else least / t.ms,
-            "bound": None if census is None else asdict(census),
-            "differs": distance(t.sample, ours.sample) if ours is not None and alike else None,
-        }
-
-
-def _is_dense(t: Timing) -> bool:
-    return t.impl.startswith("dense")
-
-
-_WIDTHS = (10, 9, 9, 8, 10)
-
-
-def _line(row: dict[str, Any]) -> str:
-    ours = row["impl"].startswith("attnc")
-    numbers = (
-        (row["ms"], 3),
-        (row["tflops"], 1),
-        (row["over_dense"], 2),
-        (row["bound"]["tile_mean"] if ours and row["bound"] else None, 2),
-        (row["lists_ms"], 2),
-    )
-    cells = (
-        f"{'' if x is None else f'{x:.{digits}f}':>{width}s}"
-        for (x, digits), width in zip(numbers, _WIDTHS, strict=True)
-    )
-    wrong = "  DIFFERS" if _differs(row) else ""
-    return f"{row['problem']:24s} {row['impl']:16s}{''.join(cells)}{wrong}"
-
-
-def _differs(row: dict[str, Any]) -> bool:
-    far: float | None = row["differs"]
-    return far is not None and not far <= _CLOSE
+def _forecasts(
+    run: Run, p: Problem, found: Sequence[Timing], child: ChildProcess
+) -> dict[str, Forecast | str]:
+    """What the model says of attnc's kernels, or why it cannot."""
+    said: dict[str, Forecast | str] = {}
+    for impl in (t.impl for t in found if t.impl.startswith("attnc")):
+        if run.target is None:
+            said[impl] = "no target is known for this device"
+            continue
+        try:
+            about = (p.name, impl, run.tiny, run.target)
+            said[impl] = child.run(forecast, *about, timeout=run.until())
+        except (RuntimeError, TimeoutError) as e:
+            said[impl] = first_line(e)
+    return said
 
 
 # the run -----------------------------------------------------------------------------------------
@@ -285,7 +192,7 @@ def machine(tiny: bool) -> dict[str, object]:
         about["device"] = torch.cuda.get_device_name()
         query = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,driver_version"
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-        with _skipping("nvidia-smi"):
+        with skipping("nvidia-smi"):
             about["clocks"] = subprocess.check_output(command, text=True).strip()
     return about
 
@@ -314,6 +221,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=520, help="seconds for everything")
     parser.add_argument("--workers", type=int, default=_workers())
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="where to write the fitted calibration"
+    )
     return parser.parse_args()
 
 
@@ -333,9 +243,16 @@ def main() -> int:
     run = Run(args.tiny, seconds, start + args.limit, start + args.budget, args.json)
     run.result["machine"] = machine(args.tiny)
     child = ChildProcess()
+    workers = 1 if args.tiny else args.workers
     try:
-        child = prepare_and_verify(run, wanted, 1 if args.tiny else args.workers)
+        with skipping("target"):
+            run.target = "h200" if args.tiny else child.run(device_name, timeout=run.until())
+        child.stop()
+        run.result["target"] = run.target
+        child = prepare_and_verify(run, wanted, workers)
         bench(run, wanted, child)
+        fit_model(run, child, args.calibration)
+        sweep_tiles(run, workers)
     finally:
         child.stop()
         run.result["seconds"] = round(time.monotonic() - start, 1)
@@ -347,9 +264,7 @@ def report(result: dict[str, Any]) -> int:
     """Print what is wrong; 1 if anything is."""
     checks = result["verified"]
     wrong = [s for s, by in checks.items() if any(x != "ok" for x in by.values())]
-    differ = [
-        f"{r['problem']}: {r['impl']}" for r in result["rows"] if (r["differs"] or 0) > _CLOSE
-    ]
+    differ = [f"{r['problem']}: {r['impl']}" for r in result["rows"] if differs(r)]
     done = sum(map(len, checks.values()))
     print(f"{len(checks)} specs, {done} checks; {len(wrong)} specs wrong {wrong or ''}")
     if differ:

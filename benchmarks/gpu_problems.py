@@ -177,6 +177,19 @@ PROBLEMS = (
     Problem("causal 16K, d 128", "causal", _LONG),
     Problem("sigmoid, d 128", "sigmoid", _SHORT),
 )
+# The model's parameters are fitted to these and tried on all others: each unit and the memory
+# limits one of them, tiles are full in some and at borders in others, one is a matter of waiting.
+FITTED = (
+    ("full, d 128", "attnc"),
+    ("causal, d 64", "attnc"),
+    ("window 1024 of 16K", "attnc"),
+    ("FLUX w 80x80 s 1x1", "attnc gather"),
+    ("1-D 32K w 2048 s 256", "attnc"),
+    ("decode, 16K keys", "attnc"),
+    ("32 documents in 16K", "attnc"),
+)
+# Every configuration of these is timed beside the model's choice.
+SWEPT = ("causal, d 128", "full, d 64", "window 1024 of 16K")
 # Lists from data, several axes, a closed form with a score_mod.
 TINY = ("32 documents in 16K", "FLUX w 80x80 s 1x1", "softcap, d 128")
 

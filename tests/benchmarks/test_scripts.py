@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from attnc.runtime.cost.calibration import load_calibration
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,7 +29,8 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.slow
 def test_the_gpu_script_runs_small(tmp_path: Path) -> None:
-    out = run("benchmarks/gpu.py", "--tiny", "--json", str(tmp_path / "tiny.json"))
+    flags = ("--json", str(tmp_path / "tiny.json"), "--calibration", str(tmp_path / "fitted.json"))
+    out = run("benchmarks/gpu.py", "--tiny", *flags)
     result = json.loads((tmp_path / "tiny.json").read_text())
     found = {(row["spec"], row["impl"]): row for row in result["rows"]}
     every = {"dense math", "flex", "flex, our lists"}
@@ -40,6 +43,14 @@ def test_the_gpu_script_runs_small(tmp_path: Path) -> None:
     assert found["softcap", "attnc"]["bound"]["visible"] == 2 * sum(range(1, 21))
     assert result["verified"] == {"causal": {"fp32": "ok"}}
     assert "DIFFERS" not in out
+    ours = [row for (_, impl), row in found.items() if impl.startswith("attnc")]
+    assert len(ours) == 4 and all(row["predicted"]["likely"] > 0 for row in ours)
+    assert all(row["off"] < 0 and row["not_predicted"] is None for row in ours)
+    assert result["fit"]["one sweep"]["fitted"]["rows"] == 2
+    assert result["fit"]["specs only"]["held_out"]["rows"] == 2
+    assert load_calibration(tmp_path / "fitted.json").tier == "one sweep"
+    (sweep,) = result["sweeps"]
+    assert sweep["timed"] == sweep["tried"] == 3 and sweep["over_best"] >= 1
 
 
 def test_a_child_process_is_replaced_when_it_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
