@@ -28,11 +28,15 @@ if TYPE_CHECKING:
     from attnc.explain import Explanation
     from attnc.ir.plan import Plan
     from attnc.picture import Picture
+    from attnc.predict import Predicted
+    from attnc.predict_arrays import ArrayPrediction
+    from attnc.predict_sweep import PredictedSweep
     from attnc.runtime.verify import VerifyReport
     from attnc.tile_orders import TokenOrders
     from attnc.tile_shapes import TileSizes
     from attnc.tile_sweep import Ranges, TileSweep
     from attnc.tiles import Tiles
+    from attnc.tune import Tuning
 
 
 def load(name_or_path: str | Path, **params: object) -> Attention:
@@ -76,12 +80,16 @@ class Attention:
 
     @cached_property
     def module(self) -> ModuleType:
-        """The emitted module, imported from the disk cache."""
+        """The emitted module, imported from the disk cache; with tiles chosen for the GPU here."""
         from attnc.codegen import emit
         from attnc.runtime.cache import Cache, content_key
+        from attnc.runtime.cost.choices import stored_choices
         from attnc.runtime.modules import load_module
+        from attnc.runtime.tuning import gpu_in_use
 
-        source, cache = emit(self.plan), Cache()
+        gpu = gpu_in_use()
+        chosen = () if gpu is None else stored_choices(self.plan, gpu, self.run_time_params)
+        source, cache = emit(self.plan, chosen=chosen), Cache()
         file, key = f"{self.name}.py", content_key(source)
         folder = cache.put(key, {file: source.encode()}) if cache.get(key) is None else None
         return load_module((folder or cache.path(key)) / file)
@@ -156,6 +164,110 @@ class Attention:
             folder=Path(to),
             config=config,
         )
+
+    def tune(
+        self,
+        shape: Mapping[str, int] | None = None,
+        /,
+        *,
+        dtype: str = "bf16",
+        target: str | None = None,
+        **captured: Tensor,
+    ) -> Tuning:
+        """Measure the model's best eight configurations of each kernel on the GPU; keep the winner.
+
+        Later calls and compilations use it. `shape`: extents by upper-case name, as in `compile`;
+        `target`: what the GPU is, if it is none of the built-in ones; captured tensors by name,
+        random where they are not given. Raises AttncError E832 where there is no GPU.
+        """
+        from attnc.compilation import complete_shape
+        from attnc.runtime.cost.call import Call as Costed
+        from attnc.tune import tune
+
+        extents = complete_shape(self.plan, shape or {}, self.run_time_params)
+        data = {name: x.cpu().numpy() for name, x in captured.items() if not x.is_floating_point()}
+        call = Costed(self.plan, self.run_time_params, extents, dtype, data)
+        found = tune(call, target, captured)
+        self.__dict__.pop("module", None)
+        return found
+
+    def predict(
+        self,
+        shape: Mapping[str, int] | None = None,
+        /,
+        *,
+        target: str = "h200",
+        dtype: str = "bf16",
+        fidelity: str = "machine-code",
+        config: Mapping[str, int] | None = None,
+        calibration: str | Path | None = None,
+        share: float | None = None,
+        **captured: Tensor,
+    ) -> Predicted | ArrayPrediction:
+        """The time that a call takes on a GPU that need not be there: what `attnc predict` prints.
+
+        `shape`: extents by upper-case name, those that matter; `target`: a GPU, a file that
+        describes one, or a modelled array (`fusemax`); `fidelity`: `tiles`, `roofline`, or
+        `machine-code`, which compiles what was not compiled before; `config`: as in `compile`;
+        `calibration`: a file of what was measured on the GPU; `share`: of a model's time that it
+        spends in attention. Captured tensors that a mask reads are given by name; data that is
+        missing hides nothing. Raises AttncError: E50x the shape does not fit the spec, E80x no such
+        target, E84x what an array does not run, E851 .. E855 what cannot be predicted.
+        """
+        from attnc.predict import predict_attention
+        from attnc.predict_arrays import array_designs, predict_array
+        from attnc.predict_setup import make_setup
+
+        if designs := array_designs([target]):
+            return predict_array(self, shape or {}, designs[0], share=share)
+        setup = make_setup(
+            target,
+            dtype=dtype,
+            fidelity=fidelity,
+            calibration=calibration,
+            config=config,
+            share=share,
+        )
+        return predict_attention(self, shape or {}, setup, captured)
+
+    def predict_sweep(
+        self,
+        shape: Mapping[str, int],
+        ranges: Mapping[str, Iterable[int | float]],
+        /,
+        *,
+        target: str | Iterable[str] = "h200",
+        budget_ms: float | None = None,
+        dtype: str = "bf16",
+        fidelity: str = "machine-code",
+        config: Mapping[str, int] | None = None,
+        calibration: str | Path | None = None,
+        share: float | None = None,
+        **captured: Tensor,
+    ) -> PredictedSweep:
+        """The same for each combination of values of extents and params, on one or several GPUs.
+
+        `{"M": (4096, 8192), "window": range(512, 4097, 512), "stride[0]": (1, 8)}`; a value stands
+        for all items of a tuple param. `budget_ms`: says which settings take no longer. Raises
+        AttncError E854 for what cannot be swept.
+        """
+        from attnc.predict_setup import make_setup
+        from attnc.predict_sweep import predict_sweep
+
+        setups = [
+            make_setup(
+                one,
+                dtype=dtype,
+                fidelity=fidelity,
+                calibration=calibration,
+                config=config,
+                share=share,
+                budget_ms=budget_ms,
+            )
+            for one in ((target,) if isinstance(target, str) else target)
+        ]
+        values = {name: tuple(each) for name, each in ranges.items()}
+        return predict_sweep(self, shape, values, setups, captured)
 
     def verify(
         self, shape: Mapping[str, int] | None = None, *, dtype: str = "fp32"

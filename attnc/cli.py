@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from attnc.arguments import (
     Merge,
@@ -28,18 +28,12 @@ from attnc.arguments import (
     tile_sizes,
 )
 from attnc.errors import AttncError, AttncErrors
+from attnc.predict_command import Result, predict_command, predict_options
 
 if TYPE_CHECKING:
     from attnc.api import Attention
 
 # Whatever a command needs is imported inside it: `attnc --help` must not wait for torch.
-
-
-class Result(Protocol):
-    """What a command found: text for people, a dictionary for programs."""
-
-    def __str__(self) -> str: ...
-    def to_dict(self) -> dict[str, object]: ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,6 +197,14 @@ def cmd_mask(args: argparse.Namespace) -> int:
     return 0
 
 
+def cmd_predict(args: argparse.Namespace) -> int:
+    """Predict the time on a GPU that need not be there, what limits it, and what a mask gains."""
+    with _busy(f"predicting {args.spec}"):
+        found = predict_command(args, _load(args))
+    _print(args, found)
+    return 0
+
+
 def cmd_compile(args: argparse.Namespace) -> int:
     """Write the standalone module and its report; really compiles it, GPU or not."""
     targets = () if args.source_only else args.target or ("h200",)
@@ -212,6 +214,18 @@ def cmd_compile(args: argparse.Namespace) -> int:
         made = _load(args).compile(args.shape, **how)
     _print(args, made)
     return 0 if all(kernel.fits for kernel in made.kernels) else 1
+
+
+def cmd_tune(args: argparse.Namespace) -> int:
+    """Measure the model's best configurations on the GPU, and keep the winner."""
+    from attnc.runtime.tensor_file import read_tensor
+
+    data = {name: read_tensor(file) for name, file in args.data.items()}
+    how = {"dtype": args.dtype or "bf16", "target": args.target}
+    with _busy(f"tuning {args.spec}"):
+        found = _load(args).tune(args.shape, **how, **data)
+    _print(args, found)
+    return 0
 
 
 def cmd_verify(args: argparse.Namespace) -> int:
@@ -316,6 +330,9 @@ def _target(p: argparse.ArgumentParser) -> None:
         help="its name, or a file that describes it; may be repeated (default: h200)",
     )
     how.add_argument("--source-only", action="store_true", help="do not run a GPU's compiler")
+
+
+def _config(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--config",
         metavar="m=128,n=64,warps=8,stages=2",
@@ -324,6 +341,10 @@ def _target(p: argparse.ArgumentParser) -> None:
         default={},
         help="fix the tile, warps, load stages, or some of them (default: the model's choice)",
     )
+
+
+def _device(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--target", metavar="GPU", help="what the GPU is (default: as it says itself)")
 
 
 def _tiles(p: argparse.ArgumentParser) -> None:
@@ -342,6 +363,9 @@ def _tiles(p: argparse.ArgumentParser) -> None:
         help="key tiles lie on a fixed grid (default), or start at the window",
     )
     p.add_argument("--flat", action="store_true", help="tiles of the flattened ranks")
+
+
+def _data(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--data",
         metavar="NAME=FILE",
@@ -394,8 +418,10 @@ _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], tuple[_Options, ...]
     (cmd_fmt, (_fmt,)),
     (cmd_check, (_spec, _json)),
     (cmd_explain, (_spec, _params, _explain)),
-    (cmd_tiles, (_spec, _params, _shape, _tiles, _sweep, _json)),
-    (cmd_mask, (_spec, _picture, _params, _shape, _tiles, _json)),
-    (cmd_compile, (_spec, _params, _shape, _target, _json)),
+    (cmd_tiles, (_spec, _params, _shape, _tiles, _data, _sweep, _json)),
+    (cmd_mask, (_spec, _picture, _params, _shape, _tiles, _data, _json)),
+    (cmd_predict, (_spec, _params, _shape, predict_options, _config, _data, _json)),
+    (cmd_compile, (_spec, _params, _shape, _target, _config, _json)),
+    (cmd_tune, (_spec, _params, _shape, _device, _data, _json)),
     (cmd_verify, (_spec, _params, _shape, _json)),
 )

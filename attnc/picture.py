@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnc.errors import AttncError
-from attnc.files import replace_bytes
+from attnc.figure import BLUE, INK, MARK, ORANGE, new_figure, write_figure
 from attnc.mask_view import MaskView
 from attnc.panels import EMPTY, FULL, HIDDEN, PARTIAL, VISIBLE, Box, Panel
 
@@ -22,27 +20,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers, on light ground.
 COLOURS = {
     EMPTY: "#f2f2f0",
     HIDDEN: "#fbe7bd",
-    VISIBLE: "#e69f00",
-    FULL: "#0072b2",
-    PARTIAL: "#e69f00",
+    VISIBLE: ORANGE,
+    FULL: BLUE,
+    PARTIAL: ORANGE,
 }
-_QUERY, _INK, _LINE = "#cc3377", "#222222", "#ffffff"
+_LINE = "#ffffff"
 # Inches: a block of panels is square; the page around it.
 _BLOCK, _GAP, _LEFT, _RIGHT, _BOTTOM = 6.0, 0.95, 0.8, 0.25, 1.2
-_DPI = 160
-_SUFFIXES = (".svg", ".png")
-_SETTINGS: Any = {
-    "svg.hashsalt": "attnc",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.linewidth": 0.8,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +54,23 @@ class Picture:
         return f"{self.file}: {self.width} x {self.height}, {self.view.counts}"
 
 
-def check_suffix(path: Path) -> None:
-    """Raises E714 unless the file can be written as a picture, by its suffix."""
-    if path.suffix.lower() not in _SUFFIXES:
-        raise AttncError(
-            "E714",
-            f"`{path}` names no kind of picture",
-            hint="end the name with .svg or .png",
-        )
-
-
 def draw(view: MaskView, path: Path) -> Picture:
     """Write the picture in one step. Raises E713 if it cannot be written, E714 for its suffix."""
-    check_suffix(path)
-    from matplotlib import rc_context
-
-    kind = path.suffix.lower().removeprefix(".")
-    dots = 72 if kind == "svg" else _DPI
-    with rc_context(_SETTINGS):
-        figure = _figure(view)
-        content = BytesIO()
-        # Neither a date nor a version: the same view gives the same bytes.
-        about = {"Date": None, "Creator": "attnc"} if kind == "svg" else {"Software": "attnc"}
-        figure.savefig(content, format=kind, dpi=dots, metadata=about)
-    width, height = (round(n * dots) for n in figure.get_size_inches())
-    replace_bytes(path, content.getvalue())
+    width, height = write_figure(lambda: _figure(view), path)
     return Picture(str(path), width, height, view)
 
 
 def _figure(view: MaskView) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     blocks = [b for b in (view.query, (view.matrix,)) if b]
     width = _LEFT + len(blocks) * _BLOCK + (len(blocks) - 1) * _GAP + _RIGHT
     lines = _title(view, width)
     top = 0.45 + 0.2 * len(lines)
     height = _BOTTOM + _BLOCK + top
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     for i, (line, bold) in enumerate(lines):
         at = (_LEFT - 0.6) / width, 1 - (0.25 + 0.2 * i) / height
         weight, size = ("bold", 12) if bold else ("normal", 9)
-        figure.text(*at, line, weight=weight, size=size, color=_INK, va="center")
+        figure.text(*at, line, weight=weight, size=size, color=INK, va="center")
     for i, panels in enumerate(blocks):
         corner = _LEFT + i * (_BLOCK + _GAP), _BOTTOM
         for panel, box in zip(panels, _places(panels), strict=True):
@@ -119,7 +80,7 @@ def _figure(view: MaskView) -> Figure:
         if len(panels) > 1:
             middle = (corner[0] + _BLOCK / 2) / width
             above = (_BOTTOM + _BLOCK + 0.09) / height
-            figure.text(middle, above, view.caption, size=10, color=_INK, ha="center")
+            figure.text(middle, above, view.caption, size=10, color=INK, ha="center")
     _legend(figure, view, width, height)
     return figure
 
@@ -175,12 +136,12 @@ def _panel(axes: Axes, panel: Panel, small: bool) -> None:
     axes.set_ylim(height or 1, 0)
     _lines(axes, panel)
     _marks(axes, panel, small)
-    axes.set_title(panel.title, size=8 if small else 10, color=_INK, pad=3 if small else 6)
+    axes.set_title(panel.title, size=8 if small else 10, color=INK, pad=3 if small else 6)
     places = axes.set_yticks, axes.set_xticks
     for place, length, step in zip(places, panel.size, panel.step, strict=True):
         ticks = _ticks(length, step, 4 if small else 8)
         place(ticks, [str(n) for n in ticks])
-    axes.tick_params(labelsize=6 if small else 8, length=2 if small else 3, pad=1.5, color=_INK)
+    axes.tick_params(labelsize=6 if small else 8, length=2 if small else 3, pad=1.5, color=INK)
     if not small:
         axes.set_ylabel(panel.labels[0], labelpad=2)
         axes.set_xlabel(panel.labels[1], labelpad=2)
@@ -198,14 +159,14 @@ def _marks(axes: Axes, panel: Panel, small: bool) -> None:
             "s",
             zorder=4,
             ms=4.5 if small else 5,
-            mfc=_QUERY,
+            mfc=MARK,
             mec="white",
             mew=0.6,
         )
     if panel.marked is not None:
         # Beside the axis: the row that the other panels show.
         axes.plot(
-            [-0.012], [1 - (panel.marked + 0.5) / panel.size[0]], ">", ms=6, color=_QUERY,
+            [-0.012], [1 - (panel.marked + 0.5) / panel.size[0]], ">", ms=6, color=MARK,
             transform=axes.transAxes, clip_on=False,
         )  # fmt: skip
 
@@ -215,7 +176,7 @@ def _rectangles(axes: Axes, boxes: Sequence[Box], line: float) -> None:
     from matplotlib.patches import Rectangle
 
     drawn = [Rectangle((x, y), w, h) for y, x, h, w in boxes]
-    style: Any = {"facecolor": "none", "edgecolor": _INK, "linewidth": line, "zorder": 3}
+    style: Any = {"facecolor": "none", "edgecolor": INK, "linewidth": line, "zorder": 3}
     axes.add_collection(PatchCollection(drawn, **style))
 
 
@@ -255,7 +216,7 @@ def _legend(figure: Figure, view: MaskView, width: float, height: float) -> None
         borderpad=0,
         borderaxespad=0,
     )
-    figure.text(left, 0.15 / height, view.counts.summary(), size=9, color=_INK, va="center")
+    figure.text(left, 0.15 / height, view.counts.summary(), size=9, color=INK, va="center")
 
 
 def _handles(view: MaskView) -> Iterator[Artist]:
@@ -272,11 +233,11 @@ def _handles(view: MaskView) -> Iterator[Artist]:
     ):
         yield Patch(facecolor=COLOURS[kind], edgecolor="#888888", linewidth=0.6, label=text)
     if any(panel.point for panel in view.query):
-        yield Line2D([], [], color=_QUERY, marker="s", markersize=5, linestyle="", label="query")
-        yield Patch(facecolor="none", edgecolor=_INK, linewidth=1.4, label="its tile")
+        yield Line2D([], [], color=MARK, marker="s", markersize=5, linestyle="", label="query")
+        yield Patch(facecolor="none", edgecolor=INK, linewidth=1.4, label="its tile")
     if view.matrix.marked is not None:
         label = "row of the query"
-        yield Line2D([], [], color=_QUERY, marker=">", markersize=6, linestyle="", label=label)
+        yield Line2D([], [], color=MARK, marker=">", markersize=6, linestyle="", label=label)
 
 
 def _share(n: int, total: int) -> str:

@@ -86,7 +86,7 @@ def model_of(roles: Roles, extents: Mapping[str, int], cascade: Cascade) -> tupl
         if served != prod(batch) * heads:
             raise _shape(f"`{name}` is shared by several heads", "keys and values per head")
     size = heads * width
-    return Model("own shape", size, heads, width, 4 * size, prod(batch)), rows
+    return Model("own", size, heads, width, 4 * size, prod(batch)), rows
 
 
 def _roles(plan: Plan, design: Design) -> Roles:
