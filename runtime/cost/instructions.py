@@ -25,7 +25,8 @@ class Instruction:
     compared: registers that it compares, and a number if it compares them with one
     commits:  closes a group of asynchronous copies to shared memory
     awaits:   waits until at most this many such groups are under way
-    lone:     one warp runs it for all, and with it the instructions around it
+    lone:     one warp runs it for all; if it has no predicate, the whole block of instructions
+    guarded:  whether it has a predicate
     spins:    tests whether something has arrived, in a loop until it has
     known:    whether the reader knows the opcode
     """
@@ -44,5 +45,6 @@ class Instruction:
     commits: bool = False
     awaits: int | None = None
     lone: bool = False
+    guarded: bool = False
     spins: bool = False
     known: bool = True

@@ -4,6 +4,10 @@ The loops of the machine code are found from its jumps, and tied to the `for` lo
 source by the lines that the instructions come from. One machine iteration may be several tiles: as
 many as the matrix products of a tile go into its own. What stands outside the loops counts once
 per program, less the tiles that are there because a pipeline begins or ends with them.
+
+Of what goes between an SM and the L2 cache the code only tells a bound: lanes may hold copies of an
+element. There the plan's count of a tile's bytes is taken if it is less; once per program, always,
+since stores by tensor descriptors do not tell their size.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from attnc.codegen.visits import VisitKind
 from attnc.errors import AttncError
 from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.runtime.cost.amdgcn import read_amdgcn
@@ -32,15 +37,19 @@ class EmittedKernel:
     """What is known of a kernel before it is compiled.
 
     path, source: the module in which it stands
+    kinds:        which loops each of its passes has
     products:     floating-point operations in matrix products per tile, for each pass
     numbers:      values of its parameters
+    planned:      what the plan says that it asks for
     """
 
     name: str
     path: str
     source: str
+    kinds: tuple[VisitKind, ...]
     products: tuple[float, ...]
     numbers: Mapping[str, int]
+    planned: KernelDemand
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +83,20 @@ class _Counter:
         skipped = {m.header: 0.0 for found in machine.values() for m in found}
         once = walk(self.code, self.code.way, self.warps, skipped)
         passes: list[PassDemand] = []
-        for pair, products in zip(loop_pairs(loops), self.emitted.products, strict=True):
-            tiles = {x: self._tile(x, machine[x], products) for x in pair}
-            passes.append(PassDemand(tiles[pair[0]], tiles[pair[1]]))
+        for n, (full, partial) in enumerate(loop_pairs(loops, self.emitted.kinds)):
+            products, planned = self.emitted.products[n], self.emitted.planned.passes[n]
+            tiles = {x: self._tile(x, machine[x], products) for x in (full, partial)}
             for loop, tile in tiles.items():
-                once = _less(once, self._outside(loop, tile, products))
+                once = _less(once, self._outside(loop, tile))
+            passes.append(
+                PassDemand(
+                    _fetched_once(tiles[full], planned.full),
+                    _fetched_once(tiles[partial], planned.partial),
+                )
+            )
         waits = round_trips(self.code, self.code.way, skipped)
-        return KernelDemand(replace(once, waits=waits), tuple(passes))
+        once = replace(once, waits=waits, l2=self.emitted.planned.once.l2)
+        return KernelDemand(once, tuple(passes))
 
     def _tile(self, loop: SourceLoop, found: Sequence[Loop], products: float) -> Demand:
         """Per tile: of several machine loops of one source loop the one that does most at once."""
@@ -121,17 +137,23 @@ class _Counter:
         """A number, or a parameter that is one."""
         return int(text) if text.isdecimal() else self.emitted.numbers[text]
 
-    def _outside(self, loop: SourceLoop, tile: Demand, products: float) -> Demand:
-        """What stands outside a loop of its tiles: the first loads, and whole tiles as far as their
-        products tell. A loop goes round less often for whole tiles, and loads less for loads."""
-        found = Demand()
-        for step in self.code.way:
-            if not isinstance(step, Loop):
-                for i, work in block_work(self.code, step, self.warps):
-                    if i.line is not None and loop.covers(i.line):
-                        found += work
-        whole = round(found.tensor / products) if products else 0
-        return replace(tile * whole, l2=found.l2)
+    def _outside(self, loop: SourceLoop, tile: Demand) -> Demand:
+        """What stands outside a loop of its tiles: all products of its lines, for which those in
+        the loop are skipped or done less often; the rest of as many tiles as these are."""
+        found = sum(
+            work.tensor
+            for step in self.code.way
+            if not isinstance(step, Loop)
+            for i, work in block_work(self.code, step, self.warps)
+            if i.line is not None and loop.covers(i.line)
+        )
+        whole = int(found / tile.tensor + 1e-6) if tile.tensor else 0
+        return replace(tile * whole, tensor=found)
+
+
+def _fetched_once(tile: Demand, planned: Demand) -> Demand:
+    """Lanes that hold copies of an element find it in the L1 cache."""
+    return replace(tile, l2=min(tile.l2, planned.l2))
 
 
 def _less(a: Demand, b: Demand) -> Demand:

@@ -17,8 +17,11 @@ from attnc.codegen import emit
 from attnc.codegen.config import MAX_COLUMNS, Config, padded
 from attnc.codegen.prune import needed_stages, prune
 from attnc.codegen.scope import Scope
+from attnc.codegen.tile_demand import kernel_demand
+from attnc.codegen.visits import visit_kinds
 from attnc.errors import AttncError
 from attnc.ir.bind import with_joined
+from attnc.ir.cascade import Cascade
 from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Dot, Let, Plan, SweepStage
@@ -26,7 +29,7 @@ from attnc.runtime.cache import Cache, content_key
 from attnc.runtime.compile_pool import Job, compile_many
 from attnc.runtime.cost.kernel_key import call_classes, sources_digest
 from attnc.runtime.cost.machine_counts import EmittedKernel, count_kernel
-from attnc.runtime.cost.source_loops import kernel_names
+from attnc.runtime.dtypes import element_bytes
 from attnc.runtime.machine_code import CompiledKernel, Resources
 from attnc.runtime.targets import Target
 
@@ -179,25 +182,42 @@ def _job(request: Request, path: Path) -> tuple[Job, EmittedKernel]:
         target.capability,
     )
     sweeps = [s.name for s in needed_stages(plan) if isinstance(s, SweepStage)]
-    name = kernel_names(source)[sweeps.index(request.stage)]
-    launch = next((x for x in launches if x.kernel == name), None)
-    if launch is None:
+    if len(launches) != len(sweeps):
         raise AttncError("E505", f"`{plan.cascade.name}` launches nothing for an empty tensor")
-    numbers = {k: v for k, v in launch.arguments.items() if isinstance(v, int)}
-    emitted = EmittedKernel(name, str(path), source, _products(request), numbers)
+    launch = launches[sweeps.index(request.stage)]
+    name = launch.kernel
     job = Job(
         str(path), name, launch.arguments, target, launch.num_warps, launch.num_stages,
         launch.maxnreg,
     )  # fmt: skip
-    return job, emitted
+    numbers = {k: v for k, v in launch.arguments.items() if isinstance(v, int)}
+    return job, _emitted(request, name, job.path, source, numbers)
 
 
-def _products(request: Request) -> tuple[float, ...]:
+def _emitted(
+    request: Request, name: str, path: str, source: str, numbers: Mapping[str, int]
+) -> EmittedKernel:
+    cascade, stage = request.plan.cascade, request.sweep
+    extents = with_joined(cascade, request.extents)
+    widths = {r: extents[r] for r in (*stage.inner, *stage.columns)}
+    size = element_bytes(request.dtype)
+    return EmittedKernel(
+        name,
+        path,
+        source,
+        visit_kinds(prune(stage), cascade),
+        _products(prune(stage), cascade, widths, request.config),
+        numbers,
+        kernel_demand(stage, cascade, request.config, widths, size),
+    )
+
+
+def _products(
+    stage: SweepStage, cascade: Cascade, widths: Mapping[str, int], c: Config
+) -> tuple[float, ...]:
     """Floating-point operations in matrix products per whole tile, for each pass."""
-    stage, c = prune(request.sweep), request.config
-    split = Scope(request.plan.cascade, stage, {}).split
-    extents = with_joined(request.plan.cascade, request.extents)
-    blocks = {r: padded(extents[r]) for r in (*stage.inner, *stage.columns)}
+    split = Scope(cascade, stage, {}).split
+    blocks = {r: padded(n) for r, n in widths.items()}
     if split is not None:
         blocks[split] = min(MAX_COLUMNS, blocks[split])
     blocks |= {stage.swept: c.block_n} | ({stage.row: c.block_m} if stage.row else {})

@@ -228,10 +228,10 @@ def walk(code: Code, way: Sequence[Step], warps: int, times: Mapping[int, float]
 
 def block_work(code: Code, n: int, warps: int) -> Iterator[tuple[Instruction, Demand]]:
     """The instructions of a block and what all warps of a program ask for by each."""
-    lone = any(i.lone for i in code.blocks[n])
+    alone = any(i.lone and not i.guarded for i in code.blocks[n])
     for i in code.blocks[n]:
         work = i.work
         if i.flow == "call":
             inside = (x.work for b in code.calls.get(i.target, ()) for x in code.blocks[b])
             work = sum(inside, work)
-        yield i, work if lone else work * warps
+        yield i, work if alone or i.lone else work * warps

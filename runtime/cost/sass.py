@@ -51,8 +51,10 @@ _SHAPES = {
 _WARP_TENSOR = frozenset("HMMA IMMA DMMA QMMA OMMA BMMA".split())
 _GROUP_TENSOR = frozenset("HGMMA IGMMA QGMMA".split())
 _CORE_TENSOR = frozenset("UTCHMMA UTCIMMA UTCQMMA UTCOMMA".split())
-# One elected warp starts these for the whole block.
+# One elected warp starts these for the whole program.
 _ELECTED = _CORE_TENSOR | frozenset("UTCBAR UTMALDG UTMASTG UTMAREDG UBLKCP UTMACMDFLUSH".split())
+# Says how many bytes the copy engine is about to bring.
+_EXPECTS = ["SYNCS", "ARRIVE", "TRANS64"]
 _GLOBAL = frozenset("LDG STG LD ST ATOM ATOMG RED REDG".split())
 _SHARED = frozenset("LDS STS ATOMS LDL STL".split())
 _MATRICES = frozenset("LDSM STSM".split())
@@ -70,7 +72,7 @@ _MOVE = frozenset("MOV UMOV".split())
 _COMPARE = frozenset("ISETP UISETP".split())
 _TARGET = re.compile(r"`\(([^)]+)\)")
 _NEVER = ("!PT", "!UPT")
-_IMMEDIATE = re.compile(r"\bUMOV (UR\d+), (0x[0-9a-f]+)")
+_IMMEDIATE = re.compile(r"(?:U?MOV|IMAD\.MOV\.U32) U?R\d+, (?:RZ, RZ, )?(0x[0-9a-f]+)")
 
 
 def read_sass(text: str, module: str) -> tuple[Instruction, ...]:
@@ -87,9 +89,10 @@ def read_sass(text: str, module: str) -> tuple[Instruction, ...]:
             line = _line(place, module)
         elif code := _CODE.match(row):
             guard, opcode, operands = code[1] or "", code[2], code[3]
-            if moved := _IMMEDIATE.match(f"{opcode} {operands}"):
-                constants[moved[1]] = int(moved[2], 16)
             made = _instruction(guard, opcode, operands, constants, functions)
+            constants.pop(made.writes, None)
+            if moved := _IMMEDIATE.fullmatch(f"{opcode} {operands}"):
+                constants[made.writes] = int(moved[1], 16)
             found.append(replace(made, line=line, labels=tuple(labels)))
             labels = []
     return tuple(found)
@@ -133,7 +136,8 @@ def _instruction(
         compared=_compared(operand) if name in _COMPARE else None,
         commits=name == "LDGDEPBAR",
         awaits=int(limit[1], 16) if limit else None,
-        lone=name in _ELECTED,
+        lone=name in _ELECTED or parts[:3] == _EXPECTS,
+        guarded=bool(guard),
         spins=name == "NANOSLEEP" or "TRYWAIT" in parts,
         known=known,
     )
@@ -187,6 +191,9 @@ def _work(parts: list[str], operands: str, constants: Mapping[str, int]) -> tupl
         return Demand(sfu=LANES, issue=1), True
     if name in _ALU:
         return Demand(alu=LANES, issue=1), True
+    if parts[:3] == _EXPECTS:
+        size = constants.get(operands.split(", ")[-1], 0)
+        return Demand(l2=size, shared=size, issue=1), True
     if (memory := _memory(parts)) is not None:
         return memory, True
     if (tensor := _tensor(parts, operands, constants)) is not None:

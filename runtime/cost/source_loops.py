@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from attnc.codegen.visits import VisitKind
 from attnc.runtime.cost.machine_loops import Code, Loop
-
-# Written by `codegen.visits` above a loop that is followed by one over the other tiles.
-_FULL_TILES = "# tiles in which nothing is hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +17,6 @@ class SourceLoop:
 
     count: what its `range` ends at, if it starts at 0 and its step is 1; a name or a number
     step:  the step of its `range`, likewise
-    full:  whether the loop after it has the tiles that are not whole
     """
 
     first: int
@@ -27,36 +24,23 @@ class SourceLoop:
     count: str | None
     step: str
     inner: tuple[SourceLoop, ...]
-    full: bool = False
 
     def covers(self, line: int) -> bool:
         return self.first <= line <= self.last
-
-
-def kernel_names(source: str) -> tuple[str, ...]:
-    """The kernels of an emitted module, in order; its helpers are not among them."""
-    tree = ast.parse(source)
-    functions = [x for x in tree.body if isinstance(x, ast.FunctionDef)]
-    return tuple(x.name for x in functions if any(map(_is_launched, x.decorator_list)))
-
-
-def _is_launched(decorator: ast.expr) -> bool:
-    """Whether it is `triton.jit(..)` with what is told about arguments."""
-    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "triton.jit"
 
 
 def source_loops(source: str, kernel: str) -> tuple[SourceLoop, ...]:
     """The outermost loops of a kernel of a module, in order."""
     tree = ast.parse(source)
     (function,) = (x for x in tree.body if isinstance(x, ast.FunctionDef) and x.name == kernel)
-    return _loops(function, source.splitlines())
+    return _loops(function)
 
 
-def _loops(node: ast.AST, lines: list[str]) -> tuple[SourceLoop, ...]:
+def _loops(node: ast.AST) -> tuple[SourceLoop, ...]:
     found: list[SourceLoop] = []
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.For):
-            found += _loops(child, lines)
+            found += _loops(child)
             continue
         assert child.end_lineno is not None
         found.append(
@@ -65,8 +49,7 @@ def _loops(node: ast.AST, lines: list[str]) -> tuple[SourceLoop, ...]:
                 child.end_lineno,
                 _count(child.iter),
                 _step(child.iter),
-                _loops(child, lines),
-                lines[child.lineno - 2].strip() == _FULL_TILES,
+                _loops(child),
             )
         )
     return tuple(found)
@@ -86,13 +69,17 @@ def _step(over: ast.expr) -> str:
     return "1"
 
 
-def loop_pairs(loops: Iterable[SourceLoop]) -> tuple[tuple[SourceLoop, SourceLoop], ...]:
+def loop_pairs(
+    loops: Sequence[SourceLoop], kinds: Sequence[VisitKind]
+) -> tuple[tuple[SourceLoop, SourceLoop], ...]:
     """For each pass the loop over whole tiles and the one over the others: perhaps the same."""
-    found = []
     rest = iter(loops)
-    for loop in rest:
-        found.append((loop, next(rest) if loop.full else loop))
-    return tuple(found)
+    pairs = []
+    for kind in kinds:
+        first = next(rest)
+        pairs.append((first, first if kind == "all" else next(rest)))
+    assert next(rest, None) is None, "a kernel has other loops than over tiles"
+    return tuple(pairs)
 
 
 def machine_loops_of(
