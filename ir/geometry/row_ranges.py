@@ -58,7 +58,7 @@ def row_ranges(visible: Expr, row: tuple[str, int], key: tuple[str, int]) -> Row
     extents = {Extent(name): Number(n) for name, n in (row, key)}
     try:
         low, high = (
-            known.polynomial(rewrite(e, extents.get)).expr()
+            known.polynomial(rewrite(e, lambda x: extents.get(x))).expr()
             for e in solve_for(visible, key[0], known)
         )
         return RowRanges(row[0], low, high) if _is_told_by_ends(low, high, row[1], known) else None
