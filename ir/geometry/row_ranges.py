@@ -55,10 +55,10 @@ def row_ranges(visible: Expr, row: tuple[str, int], key: tuple[str, int]) -> Row
         return None
     cascade = Cascade("", (Rank(row[0]), Rank(key[0])), (), (), (), ())
     known = Integers(cascade, key[0])
-    extents = {Extent(name): Number(n) for name, n in (row, key)}
+    extents: dict[Expr, Expr] = {Extent(name): Number(n) for name, n in (row, key)}
     try:
         low, high = (
-            known.polynomial(rewrite(e, lambda x: extents.get(x))).expr()
+            known.polynomial(rewrite(e, extents.get)).expr()
             for e in solve_for(visible, key[0], known)
         )
         return RowRanges(row[0], low, high) if _is_told_by_ends(low, high, row[1], known) else None
