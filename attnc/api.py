@@ -185,8 +185,7 @@ class Attention:
         from attnc.tune import tune
 
         extents = complete_shape(self.plan, shape or {}, self.run_time_params)
-        data = {name: x.cpu().numpy() for name, x in captured.items() if not x.is_floating_point()}
-        call = Costed(self.plan, self.run_time_params, extents, dtype, data)
+        call = Costed(self.plan, self.run_time_params, extents, dtype)
         found = tune(call, target, captured)
         self.__dict__.pop("module", None)
         return found

@@ -167,7 +167,6 @@ def _choices(
 ) -> dict[int | str, tuple[Choice, ...]]:
     """By GPU architecture, the configuration of each kernel; what was measured there stays."""
     from attnc.runtime.cost.choices import gpu_of, measured_configs, store
-    from attnc.runtime.cost.pinned import pins_of
     from attnc.runtime.cost.tile_choice import choose
 
     found: dict[int | str, tuple[Choice, ...]] = {}
@@ -176,9 +175,7 @@ def _choices(
         if gpu in found:
             continue
         known = {} if pins else measured_configs(call, target)
-        given = {s.name: pins for s in call.sweeps if pins}
-        given |= {name: pins_of(c) for name, c in known.items()}
-        found[gpu] = choose(call, target, pins=given)
+        found[gpu] = choose(call, target, pins=pins, known=known)
         if not pins:
             made = {c.stage: (c.config, c.time.ms.mid) for c in found[gpu] if c.stage not in known}
             store(call, target, "model", made)

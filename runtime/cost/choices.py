@@ -57,7 +57,7 @@ class Record:
 
 def kind_of(call: Call, stage: SweepStage) -> Kind:
     """What a call is to one of its stages."""
-    lengths = {r: call.extent(r).bit_length() for r in sorted(call.extents)}
+    lengths = {r: max(call.extent(r) - 1, 0).bit_length() for r in sorted(call.extents)}
     return Kind(
         stage.name,
         call.dtype,

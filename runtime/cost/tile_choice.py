@@ -76,27 +76,54 @@ def choose(
     *,
     calibration: Calibration | None = None,
     prove: int = 3,
-    pins: Mapping[str, Pins] | None = None,
+    pins: Pins | None = None,
+    known: Mapping[str, Config] | None = None,
 ) -> tuple[Choice, ...]:
     """The configuration of each kernel of a call, in the order of its stages.
 
     prove: how many configurations are compiled; more, two by two, only while none of them can be
-    taken. pins: by stage, what is already decided: `m`, `n`, `warps`, `stages`; where that is all,
-    a spill is accepted.
+    taken. pins: what the user decides, of all kernels: `m`, `n`, `warps`, `stages`; where that is
+    all, a spill is accepted. known: by stage, what is decided already.
     Raises AttncError E851 where the tensors do not fit in memory, E852 where what is pinned cannot
     be launched, E855 where no configuration can, E813 where the compiler fails.
     """
     check_memory(call, target)
-    known = calibration or specs_only(target)
-    searches = (_Search(call, s, target, known, (pins or {}).get(s.name, {})) for s in call.sweeps)
-    return tuple(s.choose(prove) for s in searches)
+    model = calibration or specs_only(target)
+    found = []
+    for stage in call.sweeps:
+        search = _Search(call, stage, target, model, pins or {}, (known or {}).get(stage.name))
+        found.append(search.choose(prove))
+    return tuple(found)
+
+
+def finalists(
+    call: Call,
+    stage: SweepStage,
+    target: Target,
+    count: int,
+    *,
+    calibration: Calibration | None = None,
+) -> tuple[Proof, ...]:
+    """The best `count` configurations of a stage that were compiled and can be taken.
+
+    Fewer where there are no more. Raises AttncError E812 where the compiler is absent, E855 where
+    nothing fits.
+    """
+    search = _Search(call, stage, target, calibration or specs_only(target), {}, None)
+    tried = search.tried([c for c, _ in search.ranked()], count, wanted=count)
+    if isinstance(tried, AttncError):
+        raise tried
+    good = sorted((p for p in tried if not p.reason), key=_proof_order)
+    if not good:
+        raise search.nothing_fits(tried)
+    return tuple(good[:count])
 
 
 def ranked_configs(
     call: Call, stage: SweepStage, target: Target, calibration: Calibration
 ) -> tuple[tuple[Config, StageTime], ...]:
     """All configurations that may fit, the fastest first, as the plan tells."""
-    return _Search(call, stage, target, calibration, {}).ranked()
+    return _Search(call, stage, target, calibration, {}, None).ranked()
 
 
 def limits_of(target: Target) -> Limits:
@@ -121,6 +148,7 @@ class _Search:
     target: Target
     calibration: Calibration
     pins: Pins
+    known: Config | None
 
     def ranked(self) -> tuple[tuple[Config, StageTime], ...]:
         timed = [(c, t) for c in self._candidates() if (t := self._estimate(c)) is not None]
@@ -129,10 +157,10 @@ class _Search:
     def choose(self, prove: int) -> Choice:
         ranked = self.ranked()
         # what was asked for is compiled, whatever is estimated
-        configs = [c for c, _ in ranked] or (self._candidates() if self.pins else ())
+        configs = [c for c, _ in ranked] or (self._candidates() if self._asked else ())
         if not configs:
-            raise self._nothing_fits(())
-        tried = self._try(configs, prove)
+            raise self.nothing_fits(())
+        tried = self.tried(configs, prove)
         if isinstance(tried, AttncError):
             if not ranked:
                 raise tried
@@ -146,7 +174,7 @@ class _Search:
         if not good:
             good = sorted((p for p in bad if p.time is not None), key=lambda p: p.spills)[:1]
             if not good:
-                raise self._nothing_fits(bad)
+                raise self.nothing_fits(bad)
             bad = tuple(p for p in bad if p is not good[0])
             note = f"it spills {good[0].spills} bytes per thread"
             note += f", and the other {len(bad)} that were compiled are no better" if bad else ""
@@ -178,7 +206,14 @@ class _Search:
             note,
         )
 
+    @property
+    def _asked(self) -> bool:
+        """Whether somebody else decides, at least in part."""
+        return bool(self.pins) or self.known is not None
+
     def _candidates(self) -> tuple[Config, ...]:
+        if self.known is not None:
+            return (self.known,)
         call, stage, cascade = self.call, self.stage, self.call.plan.cascade
         dims = call.widths(stage) | {r: call.extent(r) for r in (stage.row, stage.swept) if r}
         limits = limits_of(self.target)
@@ -193,11 +228,15 @@ class _Search:
                 raise
             return None
 
-    def _try(self, ranked: Sequence[Config], prove: int) -> list[Proof] | AttncError:
-        """Compile the best, until one can be taken; the error if no compiler is here."""
+    def tried(
+        self, ranked: Sequence[Config], prove: int, wanted: int = 1
+    ) -> list[Proof] | AttncError:
+        """Compile the best, until `wanted` can be taken; the error if no compiler is here."""
         tried: list[Proof] = []
         waiting = list(ranked)
-        while waiting and len(tried) < _MOST_COMPILED and all(p.reason for p in tried):
+        while waiting and len(tried) < max(_MOST_COMPILED, 2 * wanted):
+            if sum(1 for p in tried if not p.reason) >= wanted:
+                break
             batch = _varied(waiting, prove if not tried else 2)
             for config, made in zip(batch, self._compile(batch), strict=True):
                 if isinstance(made, AttncError) and made.code == "E812":
@@ -236,17 +275,17 @@ class _Search:
         spills = made.resources.spills
         return Proof(config, time, made, f"it spills {spills} bytes per thread" if spills else "")
 
-    def _nothing_fits(self, tried: Sequence[Proof]) -> AttncError:
+    def nothing_fits(self, tried: Sequence[Proof]) -> AttncError:
         """E855, or E852 where the configuration was asked for, with what it takes too much of."""
         why = (
             f"{config_text(tried[-1].config)}: {tried[-1].reason}"
             if tried
             else too_little(self.call, self.stage, limits_of(self.target))
         )
-        what = "the configuration that was asked for" if self.pins else "no configuration"
-        does = "does not fit" if self.pins else "fits"
+        what = "the configuration that was asked for" if self._asked else "no configuration"
+        does = "does not fit" if self._asked else "fits"
         return AttncError(
-            "E852" if self.pins else "E855",
+            "E852" if self._asked else "E855",
             f"{what} of `{self.stage.name}` {does} on `{self.target.name}`; {why}",
             hint="smaller tiles or narrower heads need less",
         )
