@@ -51,6 +51,11 @@ class Calibration:
     launch: Range
     source: str = ""
 
+    def certain(self) -> Calibration:
+        """The likely values alone: what suffices to rank."""
+        points = (getattr(self, n).likely for n in PARAMETERS)
+        return Calibration(self.tier, *(Range(x, x, x) for x in points), source=self.source)
+
     def at(self, choose: Callable[[Range], float]) -> Setting:
         """One value per parameter: `at(lambda r: r.likely)`."""
         return Setting(*(choose(getattr(self, name)) for name in PARAMETERS))

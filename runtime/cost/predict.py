@@ -86,12 +86,12 @@ def predict(
 def estimate(
     call: Call, stage: SweepStage, target: Target, config: Config, calibration: Calibration
 ) -> StageTime:
-    """A kernel's time before it is compiled: its launch is simulated with what the plan says.
+    """A kernel's likely time before it is compiled: its launch, simulated with what the plan says.
 
     Raises AttncError E852 where it surely cannot be launched.
     """
-    kernel = planned(call, stage, target, config)
-    return kernel_time(call, stage, target, kernel, "machine code", calibration, "own")
+    kernel, likely = planned(call, stage, target, config), calibration.certain()
+    return kernel_time(call, stage, target, kernel, "machine code", likely, "own")
 
 
 def check_memory(call: Call, target: Target) -> None:

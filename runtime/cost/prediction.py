@@ -31,11 +31,12 @@ class Interval:
 
 def interval(known: Calibration, ms: Callable[[Setting], float]) -> Interval:
     """A time under the favourable, likely and unfavourable values of all parameters."""
-    return Interval(
-        ms(known.at(lambda r: r.fast)),
-        ms(known.at(lambda r: r.likely)),
-        ms(known.at(lambda r: r.slow)),
-    )
+    settings = [
+        known.at(lambda r: r.fast), known.at(lambda r: r.likely), known.at(lambda r: r.slow)
+    ]  # fmt: skip
+    # A calibration without intervals needs one evaluation.
+    times = {setting: ms(setting) for setting in dict.fromkeys(settings)}
+    return Interval(*(times[setting] for setting in settings))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, TypeAlias
 
@@ -76,30 +76,56 @@ def visible_points(call: Call, stage: SweepStage, mask: Mask = "own") -> int:
     """The pairs of a query and a key of which some pass needs the score, over the whole grid."""
     key = (stage.name, "points", mask)
     if key not in call.known:
-        seen = joint_visibility((p.visibility for p in stage.passes), call.plan.cascade)
-        v = _masked(call, seen, mask)
-        cut = [_axes(call, layout, 64) for layout in layouts(v, call.plan.cascade)]
-        counted = census(v, _grid(call, v), cut[0], cut[1], call.bound, grouped=False)
-        call.known[key] = counted.visible * _others(call, stage, v)
+        walk = _walk(call, stage, mask)
+        seen = joint_visibility((p.seen for p in walk.passes), call.plan.cascade)
+        cut = [_axes(call, layout, 64) for layout in layouts(seen, call.plan.cascade)]
+        counted = census(seen, _grid(call, seen), cut[0], cut[1], call.bound, grouped=False)
+        call.known[key] = counted.visible * _others(call, stage, seen.grid)
     found: int = call.known[key]
     return found
 
 
-def _visits(call: Call, stage: SweepStage, config: Config, mask: Mask) -> Visits:
-    cascade = call.plan.cascade
-    kinds = visit_kinds(stage, cascade)
-    seen = [p.visibility for p in stage.passes]
-    if "lists" in kinds:
-        seen = [joint_visibility(seen, cascade)] * len(seen)
-    seen = [_masked(call, v, mask) for v in seen]
-    # All passes have programs at the same points of the grid.
-    grid = tuple(dict.fromkeys(r for v in seen for r in v.grid))
-    passes = tuple(
-        _pass_visits(call, v, kind, grid, config) for v, kind in zip(seen, kinds, strict=True)
-    )
-    others = prod(call.extent(r) for r in stage.grid if r not in grid)
-    splits = column_splits(call, stage, MAX_COLUMNS)
-    return Visits(_in_order(passes, prod(map(call.extent, grid))), others * splits)
+@dataclass(frozen=True, slots=True)
+class _WalkedPass:
+    """How a pass walks: what it sees, numbers put in, and how its ranks are cut into tiles."""
+
+    kind: VisitKind
+    seen: Visibility
+    rows: Layout | None
+    keys: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """What does not depend on the size of tiles; `grid`: other ranks on which some mask depends."""
+
+    passes: tuple[_WalkedPass, ...]
+    grid: tuple[str, ...]
+
+
+def _walk(call: Call, stage: SweepStage, mask: Mask) -> _Walk:
+    key = (stage.name, "walk", mask)
+    if key not in call.known:
+        cascade = call.plan.cascade
+        kinds = visit_kinds(stage, cascade)
+        seen = [p.visibility for p in stage.passes]
+        if "lists" in kinds:
+            seen = [joint_visibility(seen, cascade)] * len(seen)
+        passes = tuple(
+            _walked(call, kind, _masked(call, v, mask)) for kind, v in zip(kinds, seen, strict=True)
+        )
+        grid = dict.fromkeys(r for p in passes for r in p.seen.grid)
+        call.known[key] = _Walk(passes, tuple(grid))
+    found: _Walk = call.known[key]
+    return found
+
+
+def _walked(call: Call, kind: VisitKind, v: Visibility) -> _WalkedPass:
+    rows, keys = layouts(v, call.plan.cascade)
+    if kind != "lists":
+        rows, keys = None if rows is None else _flat(rows), _flat(keys)
+    some, every = (put_in_numbers(e, call.bound) for e in (v.some, v.every))
+    return _WalkedPass(kind, replace(v, some=some, every=every), rows, keys)
 
 
 def _masked(call: Call, v: Visibility, mask: Mask) -> Visibility:
@@ -112,28 +138,31 @@ def _masked(call: Call, v: Visibility, mask: Mask) -> Visibility:
     return v
 
 
-def _pass_visits(
-    call: Call, v: Visibility, kind: VisitKind, grid: tuple[str, ...], config: Config
-) -> PassVisits:
-    rows, keys = layouts(v, call.plan.cascade)
-    if kind != "lists":
-        rows = None if rows is None else _flat(rows)
-        keys = _flat(keys)
-    stepped = _steps(call, rows, config.block_m) and _steps(call, keys, config.block_n)
-    cut = _axes(call, rows, config.block_m), _axes(call, keys, config.block_n)
-    if kind == "all":
-        count = prod(a.tiles for a in cut[0]) * prod(map(call.extent, grid))
-        visited = np.full(count, prod(a.tiles for a in cut[1]))
+def _visits(call: Call, stage: SweepStage, config: Config, mask: Mask) -> Visits:
+    walk = _walk(call, stage, mask)
+    passes = tuple(_pass_visits(call, p, walk.grid, config) for p in walk.passes)
+    splits = column_splits(call, stage, MAX_COLUMNS)
+    repeats = _others(call, stage, walk.grid) * splits
+    return Visits(_in_order(passes, prod(map(call.extent, walk.grid))), repeats)
+
+
+def _pass_visits(call: Call, p: _WalkedPass, grid: tuple[str, ...], config: Config) -> PassVisits:
+    v, spread = p.seen, prod(call.extent(r) for r in grid if r not in p.seen.grid)
+    rows, keys = _axes(call, p.rows, config.block_m), _axes(call, p.keys, config.block_n)
+    if p.kind == "all":
+        count = prod(a.tiles for a in rows) * prod(map(call.extent, grid))
+        visited = np.full(count, prod(a.tiles for a in keys))
         return PassVisits(0 * visited, visited)
-    found = census(v, _grid(call, v), *cut, call.bound, grouped=stepped, points=False)
+    stepped = _stepped(call, p.rows, config.block_m) and _stepped(call, p.keys, config.block_n)
+    points = _grid(call, v)
+    found = census(v, points, rows, keys, call.bound, grouped=stepped, points=False)
     visited = full = np.ones(1, np.int64)
     for part in found.parts:
         visited = np.outer(visited, part.visited).ravel()
         full = np.outer(full, part.full).ravel()
-    if kind == "range" and call.extent(v.swept) % config.block_n:
+    if p.kind == "range" and v.some == TRUE and call.extent(v.swept) % config.block_n:
         # The last tile of the keys is cut short: the kernel takes it for one at a border.
-        full = np.minimum(full, np.maximum(visited - 1, 0)) if v.some == TRUE else full
-    spread = prod(call.extent(r) for r in grid if r not in v.grid)
+        full = np.minimum(full, np.maximum(visited - 1, 0))
     return PassVisits(np.tile(full, spread), np.tile(visited - full, spread))
 
 
@@ -147,8 +176,9 @@ def _grid(call: Call, v: Visibility) -> tuple[Axis, ...]:
     return tuple(call.axis(c) for r in v.grid for c in components.get(r, (r,)))
 
 
-def _others(call: Call, stage: SweepStage, v: Visibility) -> int:
-    return prod(call.extent(r) for r in stage.grid if r not in v.grid)
+def _others(call: Call, stage: SweepStage, grid: tuple[str, ...]) -> int:
+    """The points of the grid at which a mask is the same, as it depends on `grid` alone."""
+    return prod(call.extent(r) for r in stage.grid if r not in grid)
 
 
 def _axes(call: Call, layout: Layout | None, block: int) -> tuple[Axis, ...]:
@@ -160,7 +190,7 @@ def _axes(call: Call, layout: Layout | None, block: int) -> tuple[Axis, ...]:
     return tuple(call.axis(name, side) for name, side in zip(names, sides, strict=True))
 
 
-def _steps(call: Call, layout: Layout | None, block: int) -> bool:
+def _stepped(call: Call, layout: Layout | None, block: int) -> bool:
     """Whether the launcher lets tiles have gaps: unless that leaves them too empty."""
     if layout is None or not layout.is_stepped:
         return True
