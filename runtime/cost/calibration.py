@@ -53,8 +53,13 @@ class Calibration:
 
     def certain(self) -> Calibration:
         """The likely values alone: what suffices to rank."""
-        points = (getattr(self, n).likely for n in PARAMETERS)
-        return Calibration(self.tier, *(Range(x, x, x) for x in points), source=self.source)
+
+        def point(r: Range) -> Range:
+            return Range(r.likely, r.likely, r.likely)
+
+        clock, memory, overlap = map(point, (self.clock, self.memory, self.overlap))
+        masked, launch = point(self.masked), point(self.launch)
+        return Calibration(self.tier, clock, memory, overlap, masked, launch, self.source)
 
     def at(self, choose: Callable[[Range], float]) -> Setting:
         """One value per parameter: `at(lambda r: r.likely)`."""
