@@ -23,7 +23,8 @@ PIPES: tuple[Pipe, ...] = ("fma", "alu", "sfu")
 
 # In floating point; of integers it is no work for the same unit.
 _ARITHMETIC = Cost(fma=1)
-# What divisions by the same number share: its reciprocal, by way of a float.
+# What divisions by the same number share: its reciprocal, of an integer by way of a float.
+RECIPROCAL = Cost(2, 2, 1)
 DIVISOR = Cost(sfu=3)
 # Quotient and remainder of the same numbers: the second follows from the first.
 _SECOND = Cost(fma=1)
@@ -142,9 +143,13 @@ class _Counter:
         ranks, moves = self.ranks(e), self._moves(e)
         for pipe, count in self._cost(e, ranks):
             yield Term(pipe, ranks, count, moves)
-        if e.op in _DIVISIONS and self._is_new(("divisor", e.args[1], moves)):
-            for pipe, count in _instructions(DIVISOR):
-                yield Term(pipe, self.ranks(e.args[1]), count, moves)
+        if e.op == "div" or e.op in _DIVISIONS:
+            yield from self._divisor(e.args[1], moves, RECIPROCAL if e.op == "div" else DIVISOR)
+
+    def _divisor(self, e: Expr, moves: bool, cost: Cost) -> Iterator[Term]:
+        if self._is_new(("divisor", e, moves)):
+            for pipe, count in _instructions(cost):
+                yield Term(pipe, self.ranks(e), count, moves)
 
     def _cost(self, e: Apply, ranks: frozenset[str]) -> Iterable[tuple[Pipe, int]]:
         """What is left to compute, given what else is."""
@@ -154,6 +159,8 @@ class _Counter:
             return ()
         if e.op in _DIVISIONS and not self._is_new(("division", *e.args)):
             return _instructions(_SECOND)
+        if e.op == "div":
+            return _instructions(OPS[e.op].cost.less(RECIPROCAL))
         return expression_cost(e, self._is_int)
 
     def _is_new(self, key: object) -> bool:

@@ -26,6 +26,10 @@ class Cost(NamedTuple):
         """Whether keeping the result pays: more than plain arithmetic."""
         return self.sfu > 0 or self.fma > 8
 
+    def less(self, other: Cost) -> Cost:
+        """What is left of it."""
+        return Cost(self.fma - other.fma, self.alu - other.alu, self.sfu - other.sfu)
+
 
 _CHOICE = Cost(alu=1)
 
