@@ -29,17 +29,21 @@ class BoxCaller:
             if len(sides) > 1:
                 view += f".unflatten({axis}, ({', '.join(map(self.extent, sides))}))"
         lengths = [x for sides in d.sides for x in ([*map(self.block, sides)] or ["1"])]
+        view += ".flatten(0, 1)" if d.merged else ""
         while lengths[0] == "1":
             del lengths[0]
         return f"_descriptor({', '.join([view, *lengths])})"
 
     def conditions(self) -> Iterator[str]:
         """What must hold for a call: tiles without gaps, tensors that the hardware can read."""
-        steps = [*dict.fromkeys(map(self.step, self._stepped()))]
-        if steps:
-            yield f"{' == '.join(steps)} == 1"
         tensors = dict.fromkeys(self.passed(d.tensor) for d in self.kernel.descriptors)
         yield f"_describable({', '.join(tensors)})"
+        pairs = [f"({self.step(c)}, {self.block(c)})" for c in dict.fromkeys(self._stepped())]
+        if pairs:
+            yield f"_gapless({', '.join(pairs)})"
+        merged = dict.fromkeys(self.passed(d.tensor) for d in self.kernel.descriptors if d.merged)
+        if merged:
+            yield f"_mergeable({', '.join(merged)})"
 
     def _stepped(self) -> Iterator[str]:
         """The coordinates along which boxes extend and tiles may have gaps."""

@@ -31,6 +31,11 @@ class Descriptor:
     tensor: str
     sides: tuple[tuple[str, ...], ...]
 
+    @property
+    def merged(self) -> bool:
+        """Whether the first two axes are taken for one: without that there are too many."""
+        return _axes(self.sides) > MAX_AXES
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -61,16 +66,18 @@ class Boxes:
         It is one where every index is a tile's own coordinate or a scalar that stays inside.
         """
         sides = self._sides(read)
-        if sides is None or len(sides[-1]) != 1:
+        if not sides or len(sides[-1]) != 1:
             return None
         axes_of = self.scope.axes_of(read.tensor)
         ranks = tuple(r for r, s in zip(axes_of, sides, strict=True) if s)
         if len(ranks) < 2 or sorted(ranks) != sorted(axes):
             return None
-        if sum(max(1, len(s)) for s in sides) > MAX_AXES:
+        if _axes(sides) > MAX_AXES + (sides[:2] == ((), ())):
             return None
-        starts = tuple(x for i in range(len(sides)) for x in self._starts(read, i, sides[i]))
-        return Box(self._descriptor(read.tensor, sides), starts, ranks)
+        starts = [x for i in range(len(sides)) for x in self._starts(read, i, sides[i])]
+        if len(starts) > MAX_AXES:
+            starts[:2] = [f"{starts[0]} * {self.scope.extent(axes_of[1])} + {starts[1]}"]
+        return Box(self._descriptor(read.tensor, sides), tuple(starts), ranks)
 
     def load(self, box: Box, axes: tuple[str, ...]) -> str:
         """The tile with its axes in the order of `axes`."""
@@ -154,6 +161,10 @@ class Boxes:
         if (name, text) not in self.addressing.indices:
             self.addressing.indices.append((name, text))
         return name
+
+
+def _axes(sides: tuple[tuple[str, ...], ...]) -> int:
+    return sum(max(1, len(s)) for s in sides)
 
 
 def _turned(have: Sequence[str], wanted: Sequence[str]) -> str:

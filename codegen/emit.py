@@ -72,6 +72,7 @@ def _module(
         "lists": lists, "list_helpers": tile_list_helpers(lists, permuted) if lists else "",
         "notes": _derivation(plan), "constants": constants,
         "spec": _listing(plan.cascade), "boxed": any(k.descriptors for k in kernels),
+        "called": words(x for lines in launcher.stages for x in lines),
     }  # fmt: skip
     unnamed = template.render(**fields, digest="")
     digest = hashlib.sha256(unnamed.encode()).hexdigest()[:12]
