@@ -22,9 +22,13 @@ def plan(name: str) -> Plan:
 
 
 def test_the_report_has_the_resources_of_each_kernel_on_each_target(tmp_path: Path) -> None:
-    made = attnc.load("causal").compile(SHAPE, target=("h200", "a100"), to=tmp_path / "new")
-    assert [k.target for k in made.kernels] == ["h200", "a100"]
+    config = {"m": 64, "n": 32, "warps": 4, "stages": 3}
+    targets = ("h200", "a100", "h100")
+    made = attnc.load("causal").compile(SHAPE, target=targets, to=tmp_path / "new", config=config)
+    assert [k.target for k in made.kernels] == [*targets]
     for k in made.kernels:
+        assert (k.config["BLOCK_M"], k.config["BLOCK_N"]) == (64, 32)
+        assert (k.config["num_warps"], k.config["num_stages"]) == (4, 3)
         assert 16 < k.registers <= 255
         assert k.spills == 0
         assert k.fits
@@ -32,6 +36,12 @@ def test_the_report_has_the_resources_of_each_kernel_on_each_target(tmp_path: Pa
         assert k.programs > 0
     assert json.loads(Path(made.report).read_text()) == json.loads(json.dumps(made.to_dict()))
     assert "registers" in str(made)
+    assert "chosen for h200" in str(made.kernels[2])
+    # what was asked for is in the module, for both architectures
+    chosen = (
+        "_CHOSEN = {(90, 2, 64, False): (64, 32, 128, 3), (80, 2, 64, False): (64, 32, 128, 3)}"
+    )
+    assert chosen in Path(made.module).read_text()
 
 
 def test_a_module_needs_no_attnc(tmp_path: Path) -> None:
@@ -76,6 +86,7 @@ def test_a_volume_is_as_square_as_it_comes() -> None:
         ("E801", SHAPE, "h201"),
         ("E801", SHAPE, "./nowhere.toml"),
         ("E516", SHAPE, "h200"),
+        ("E851", SHAPE | {"B": 10**6}, "h200"),
     ],
 )
 def test_what_cannot_be_compiled_is_told(
@@ -92,3 +103,17 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(AttncError) as e:
         attnc.load("causal").compile(target=(), to=tmp_path / "file" / "folder")
     assert e.value.code == "E713"
+
+
+def test_a_configuration_that_cannot_be_launched_says_what_is_lacking(tmp_path: Path) -> None:
+    with pytest.raises(AttncError) as e:
+        attnc.load("causal").compile(SHAPE, to=tmp_path, config={"n": 256, "stages": 8})
+    assert e.value.code == "E852"
+    assert "458752 bytes of shared memory, 226304 more than the 232448" in e.value.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["document", "differential"])
+def test_the_choice_does_not_spill(spec: str, tmp_path: Path) -> None:
+    made = attnc.load(spec).compile(to=tmp_path, target="a100")
+    assert all(k.fits and not k.spills for k in made.kernels)

@@ -207,6 +207,11 @@ def test_compile_writes_module_and_report(attnc: Callable[..., Ran]) -> None:
     assert {"module", "report", "kernels", "seconds"} <= made.keys()
     (kernel,) = made["kernels"]
     assert {"name", "config", "registers", "spills", "shared_bytes", "target"} <= kernel.keys()
+    assert kernel["spills"] == 0
+    choice = kernel["choice"]
+    assert choice["ms"] > 0 and choice["tier"] == "specs only"
+    assert choice["candidates"] > choice["compiled"] > 0
+    assert choice["why"].startswith(f"{choice['runner_up']} loses: ")
     assert json.loads(Path(made["report"]).read_text()) == made
     assert "import triton" in Path(made["module"]).read_text()
 
