@@ -185,27 +185,30 @@ def predict_arrays(
     designs: Sequence[str],
     *,
     models: Sequence[str] = (),
-    lengths: Sequence[int] = (),
+    sweep: Mapping[str, Sequence[int | float]] | None = None,
     share: float | None = None,
 ) -> ArrayPrediction | ArrayTable:
     """A spec on modelled arrays: at a shape, or as layers of models.
 
-    models:  names, or `all`; else the shape says batch, heads and widths
-    lengths: of the sequence; else that of the shape, or for models all that were published
+    models: names, or `all`; else the shape says batch, heads and widths
+    sweep:  values of the length, by the name of its extent; else that of the shape counts, or for
+            models all that were published
     Raises AttncError E843 a length that no multiple of 256 is, E844 a shape for which a design's
-    mapping is not known, E845 a spec that the arrays do not run, E854 extents that a model gives.
+    mapping is not known, E845 a spec that the arrays do not run, E854 extents that a model gives,
+    and what is no length.
     """
     # Designs of one cascade differ in where they run it.
     cascades = {design.spec: design for design in map(load_design, designs)}
     matched = [match_spec(attention.plan, attention.params, d) for d in cascades.values()]
     roles = matched[0]
+    lengths = _swept(sweep or {}, shape, roles)
     shapes: list[tuple[Model, str | None, tuple[int, ...]]]
     if models:
-        given = _lengths(attention, shape, roles) or tuple(lengths) or LENGTHS
+        given = _lengths(attention, shape, roles) or lengths or LENGTHS
         shapes = [(m, m.name, given) for m in _models(models)]
     else:
         own, length = model_of(roles, _extents(attention, shape), attention.plan.written)
-        shapes = [(own, None, tuple(lengths) or (length,))]
+        shapes = [(own, None, lengths or (length,))]
     rows = tuple(
         _predict(attention.name, design, model, name, length, share)
         for design in designs
@@ -227,6 +230,19 @@ def predict_array(
 def _models(names: Sequence[str]) -> list[Model]:
     chosen = [m for name in names for m in (model_names() if name == ALL_MODELS else (name,))]
     return [load_model(m) for m in dict.fromkeys(chosen)]
+
+
+def _swept(
+    sweep: Mapping[str, Sequence[int | float]], shape: Mapping[str, int], roles: Roles
+) -> tuple[int, ...]:
+    """The lengths that are swept."""
+    names = (roles.row.upper(), roles.swept.upper())
+    values = tuple(x for each in sweep.values() for x in each)
+    known = all(n in names and n not in shape for n in sweep) and len(sweep) < 2
+    if not known or not all(isinstance(x, int) for x in values):
+        hint = f"`--sweep {names[0]}=1024..1048576`, and no length in `--shape`"
+        raise AttncError("E854", "on modelled arrays, only the length is swept", hint=hint)
+    return tuple(int(x) for x in values)
 
 
 def _lengths(attention: Attention, shape: Mapping[str, int], roles: Roles) -> tuple[int, ...]:

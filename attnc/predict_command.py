@@ -87,11 +87,10 @@ def predict_command(args: Namespace, attention: Attention) -> Result:
             raise AttncError("E854", "a picture is drawn of a sweep", hint="add `--sweep`")
     if designs := array_designs(targets):
         _check_array_options(args)
-        lengths = _lengths(args, attention)
+        models = tuple(args.model or ())
         return predict_arrays(
-            attention, args.shape, designs, models=args.model or (), lengths=lengths,
-            share=args.share,
-        )  # fmt: skip
+            attention, args.shape, designs, models=models, sweep=args.sweep, share=args.share
+        )
     if args.model:
         hint = "`--target fusemax` is one"
         raise AttncError("E854", "layers of models are predicted on modelled arrays", hint=hint)
@@ -176,13 +175,3 @@ def _check_array_options(args: Namespace) -> None:
     for name, value in given.items():
         if value:
             raise AttncError("E854", f"`{name}` does not go with modelled arrays")
-
-
-def _lengths(args: Namespace, attention: Attention) -> tuple[int, ...]:
-    """The lengths that are swept. Raises E854 for anything else."""
-    extents = {r.extent_name for r in attention.cascade.ranks}
-    for name in args.sweep:
-        if name not in extents or name in args.shape or len(args.sweep) > 1:
-            hint = "`--sweep M=1024..1048576`, and no other `M` in `--shape`"
-            raise AttncError("E854", "on modelled arrays, only the length is swept", hint=hint)
-    return next(iter(args.sweep.values()), ())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from attnc.predict import Predicted, limit_text, predict_call
-from attnc.predict_setup import FIDELITIES, Setup, chosen_configs, make_call
-from attnc.runtime.cost.predict import check_memory
+from attnc.predict_setup import FIDELITIES, Chosen, Setup, chosen_configs, make_call
+from attnc.runtime.cost.call import Call
+from attnc.runtime.cost.differences import explain_difference
+from attnc.runtime.cost.predict import check_memory, compiled, planned
+from attnc.runtime.targets import Target
 from attnc.tiles import table, times
 
 if TYPE_CHECKING:
@@ -17,9 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fidelities:
-    """The result of `attnc predict --explain`: the same call with the same kernels, thrice."""
+    """The result of `attnc predict --explain`: the same call with the same kernels, thrice.
+
+    reasons: for each, what it says, and why that differs from what the one before says
+    """
 
     each: tuple[Predicted, ...]
+    reasons: tuple[tuple[str, ...], ...]
 
     @property
     def last(self) -> Predicted:
@@ -30,7 +38,11 @@ class Fidelities:
         """The command's JSON: that of the last, and `fidelities`."""
         kept = ("fidelity", "ms", "bottleneck", "tflops", "pipes", "baseline", "speedup", "notes")
         found = [p.to_dict() for p in self.each]
-        return {**found[-1], "fidelities": [{n: x[n] for n in kept} for x in found]}
+        told = [
+            {**{n: x[n] for n in kept}, "reasons": list(why)}
+            for x, why in zip(found, self.reasons, strict=True)
+        ]
+        return {**found[-1], "fidelities": told}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -49,8 +61,9 @@ class Fidelities:
         rows = [(u, *(f"{q.prediction.units.get(u, 0):.4g}" for q in self.each)) for u in units]
         yield from table([("  unit", *names), *((f"  {u}", *x) for u, *x in rows)])
         yield ""
-        for q in self.each:
-            yield f"{q.prediction.fidelity}: limited by {limit_text(q.prediction.bottleneck)}"
+        for q, why in zip(self.each, self.reasons, strict=True):
+            yield q.prediction.fidelity
+            yield from (f"  {reason}" for reason in why)
             yield from (f"  note: {note}" for note in q.prediction.notes)
 
 
@@ -70,4 +83,68 @@ def predict_fidelities(
     check_memory(call, setup.target)
     setups = [replace(setup, fidelity=f) for f in FIDELITIES.values()]
     chosen = chosen_configs(call, setups[-1])
-    return Fidelities(tuple(predict_call(attention, call, s, chosen) for s in setups))
+    tiles, roofline, machine = (predict_call(attention, call, s, chosen) for s in setups)
+    reasons = (
+        _of_tiles(tiles),
+        _of_roofline(tiles, roofline),
+        (
+            *_of_machine(roofline, machine, setup.target),
+            *_counts(call, setup.target, machine, chosen),
+        ),
+    )
+    return Fidelities((tiles, roofline, machine), reasons)
+
+
+# reasons -----------------------------------------------------------------------------------------
+
+
+def _of_tiles(p: Predicted) -> tuple[str, ...]:
+    kernels = [s for s in p.prediction.stages if s.family == "sweep"]
+    full, partial = sum(s.full for s in kernels), sum(s.partial for s in kernels)
+    return (
+        f"at best {times(p.speedup)} over {p.baseline[0]}: {full} full and {partial} border tiles",
+    )
+
+
+def _of_roofline(tiles: Predicted, p: Predicted) -> tuple[str, ...]:
+    limit = p.prediction.bottleneck
+    what = limit_text(limit) + (
+        " at a sustained clock" if limit == "tensor" else ", not the matrix products"
+    )
+    return (f"{_more(tiles, p)}: limited by {what}",)
+
+
+def _of_machine(roofline: Predicted, p: Predicted, target: Target) -> tuple[str, ...]:
+    """What is busy longest, and how the programs share the GPU."""
+    found = [f"{_more(roofline, p)}: limited by {limit_text(p.prediction.bottleneck)}"]
+    units = p.prediction.units
+    longest = max(units, key=lambda u: units[u])
+    found.append(
+        f"{limit_text(longest)}: busy for {units[longest] / p.ms.mid:.0%} of the time; "
+        "the rest is units that wait for each other, and tails"
+    )
+    for s in p.prediction.stages:
+        if s.family == "sweep" and s.per_sm:
+            places = s.per_sm * int(target.sms)
+            rounds = s.programs / places
+            idle = 1 - rounds / ceil(rounds) if s.programs else 0.0
+            found.append(
+                f"{s.name}: {s.per_sm} at once on an SM, {s.programs} programs on {places} places: "
+                f"{rounds:.2f} rounds, {idle:.0%} idle at the end"
+            )
+    return tuple(found)
+
+
+def _counts(call: Call, target: Target, p: Predicted, chosen: Chosen) -> Iterator[str]:
+    """Where what was read in the kernels differs from what the plan counts."""
+    if p.prediction.fidelity != "machine code":
+        return
+    kernels = compiled(call, target, {s.name: chosen.configs[s.name] for s in call.sweeps})
+    for stage in call.sweeps:
+        kernel = kernels[stage.name]
+        plan = planned(call, stage, target, kernel.config)
+        yield from explain_difference(plan.demand, kernel.demand)
+
+
+def _more(before: Predicted, p: Predicted) -> str:
+    return f"{p.ms.mid / before.ms.mid - 1:+.0%} on {before.prediction.fidelity}"

@@ -83,11 +83,15 @@ def predict_versus(
     setup: Setup,
     tensors: Mapping[str, object],
 ) -> Versus:
-    """Predict several specs at one shape: extents by name, of those that a spec has.
+    """Predict several specs at one shape: each takes the extents of the ranks that it has.
 
     Raises AttncError what `predict_attention` raises for any of them.
     """
-    first = predict_attention(attention, shape, setup, tensors)
+    names = {r.extent_name for other in others for r in other.cascade.ranks}
+    own = {r.extent_name for r in attention.cascade.ranks}
+    # What only another spec has, a plane's sides for example, is no mistake.
+    mine = {n: x for n, x in shape.items() if n in own or n not in names}
+    first = predict_attention(attention, mine, setup, tensors)
     # What follows from the shape counts, too: the tokens of a plane are a length elsewhere.
     known = {**{n: x for n, x in first.prediction.shape.items()}, **shape}
     found = [
@@ -112,6 +116,11 @@ def _extents(cascade: Cascade, known: Mapping[str, int]) -> dict[str, int]:
     extents = named_extents(cascade, inner)
     complete_extents(cascade, extents)
     for name, x in known.items():
-        if name in names and name.lower() not in extents:
+        # A grid's sides may follow from those of the other grid; its length alone says nothing.
+        if (
+            name in names
+            and name.lower() not in extents
+            and not cascade.rank(name.lower()).components
+        ):
             extents[name.lower()] = x
     return {name.upper(): x for name, x in extents.items()}
