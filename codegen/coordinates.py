@@ -30,7 +30,11 @@ def tile_coordinates(
     start, local, offsets = scope.start(rank), scope.local(rank), scope.offsets(rank)
     parts = scope.cascade.rank(rank).components
     place = (scope.inner_place(rank), scope.arange(scope.block(rank)))
-    begins = (scope.outer_place(rank), f"tl.load({scope.places(rank)} + {start})")
+    # a row tile may begin beyond all tokens
+    at = start
+    if layout.is_ragged and rank == scope.stage.row:
+        at = f"tl.minimum({start}, {scope.extent(rank)} - 1)"
+    begins = (scope.outer_place(rank), f"tl.load({scope.places(rank)} + {at})")
     if layout.is_flat:
         places: tuple[Definition, ...] = ((local, place[1]),)
     else:

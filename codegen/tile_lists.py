@@ -231,16 +231,21 @@ class _Writer:
     def _axes(self, layout: Layout) -> Iterator[str]:
         """The axes of a rank's tiles; a coordinate with a step is a group and a place in it."""
         weights = {a.coordinate: self._weight(layout, a.coordinate) for a in layout.axes}
+        spans = {c: "" for c in weights}
+        if layout is self.row and layout.is_ragged:
+            spans = {c: f", {_times(self._extent(c), w)}" for c, w in weights.items()}
         for a in layout.axes:
             if a.step is not None:
-                yield f"_Axis({self._step(a.coordinate)}, 1, {weights[a.coordinate]})"
+                c = a.coordinate
+                yield f"_Axis({self._step(c)}, 1, {weights[c]}{spans[c]})"
         for a in layout.axes:
             length, weight = self._extent(a.coordinate), weights[a.coordinate]
+            span = spans[a.coordinate] if a.step is not None else ""
             if a.step is not None:
                 step = self._step(a.coordinate)
                 length = f"triton.cdiv({length}, {step})"
-                weight = step if weight == "1" else f"{step} * {weight}"
-            yield f"_Axis({length}, {self._block(a.coordinate)}, {weight})"
+                weight = _times(step, weight)
+            yield f"_Axis({length}, {self._block(a.coordinate)}, {weight}{span})"
 
     def _weight(self, layout: Layout, coordinate: str) -> str:
         """Tokens from one value of a coordinate to the next."""
@@ -398,6 +403,10 @@ class _Writer:
         return {*known.components, *([known.parent] if known.parent else [])}
 
 
+def _times(factor: str, weight: str) -> str:
+    return factor if weight == "1" else f"{factor} * {weight}"
+
+
 def tile_list_helpers(lists: Iterable[TileLists], permuted: bool = False) -> str:
     """The functions that list tiles, as far as some lists need them.
 
@@ -405,4 +414,5 @@ def tile_list_helpers(lists: Iterable[TileLists], permuted: bool = False) -> str
     """
     helpers = {h for x in lists for h in x.helpers}
     template = templates().get_template("tile_lists.py.j2")
-    return template.render(helpers=helpers, kept=_KEPT, permuted=permuted).strip()
+    ragged = any(x.row is not None and x.row.is_ragged for x in lists)
+    return template.render(helpers=helpers, kept=_KEPT, permuted=permuted, ragged=ragged).strip()

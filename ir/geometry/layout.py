@@ -53,6 +53,14 @@ class Layout:
         """Whether tiles may have gaps: their places lie in one residue class."""
         return any(a.step is not None for a in self.axes)
 
+    @property
+    def is_ragged(self) -> bool:
+        """Whether a tile may begin beyond the end of a coordinate, where other tokens are.
+
+        Some residue classes have a place less than others, and perhaps a tile less.
+        """
+        return self.is_stepped and len(self.axes) > 1
+
 
 def layouts(visibility: Visibility, cascade: Cascade) -> tuple[Layout | None, Layout]:
     """How the row rank (None if there is none) and the swept rank are cut into tiles."""

@@ -255,3 +255,24 @@ def test_lists_per_point_of_the_grid(load: Load, exact: Exact) -> None:
     module = load(HEADS)
     assert hasattr(module, "_list_tiles")
     assert_near(module.heads(*tensors.values()), exact(HEADS, tensors)[0])
+
+
+def neighbours(at: Tensor, length: int, dilation: int) -> Tensor:
+    """Of all pairs of tokens: three of a class next to each other, moved inside at the borders."""
+    group, place = at % dilation, at // dilation
+    count = (length - group + dilation - 1) // dilation
+    first = torch.minimum((place - 1).clamp(min=0), count - 3)[:, None]
+    return (group[:, None] == group) & (place >= first) & (place < first + 3)
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+def test_classes_of_a_plane_may_have_fewer_tiles_than_others(
+    load: Load, load_permuted: Load, permuted: bool
+) -> None:
+    module: Any = (load_permuted if permuted else load)("na2d")
+    q, k, v = qkv(63, 63)
+    options = {"window": (3, 3), "stride": (1, 1), "dilation": (2, 2), "causal": (False, False)}
+    found = module.na2d(q, k, v, MY=7, MX=9, NY=7, NX=9, **options)
+    # even columns are five, odd ones four: a tile of four by four
+    y, x = torch.arange(63) // 9, torch.arange(63) % 9
+    assert_near(found, attend(q, k, v, neighbours(y, 7, 2) & neighbours(x, 9, 2)))

@@ -283,11 +283,15 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 class _Axis(NamedTuple):
-    """A coordinate in tiles: its length, places per tile, tokens from one place to the next."""
+    """A coordinate in tiles: its length, places per tile, tokens from one place to the next.
+
+    One in residue classes is two, class and place in it: `span` is how many tokens both reach.
+    """
 
     length: int
     tile: int = 1
     weight: int = 0
+    span: int = 0
 
 
 _Box = tuple[torch.Tensor, torch.Tensor]  # first and last place along an axis
@@ -335,6 +339,10 @@ def _list_tiles(
         for chosen, full in ((every, True), (some & ~every, False)):
             found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
     first = sum(x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows, strict=True)) + 0 * tile
+    for span in {a.span for a in rows} - {0}:
+        # what a class with fewer places than others lacks begins beyond all tokens
+        starts = (x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows) if a.span == span)
+        first = torch.where(sum(starts) < span, first, math.prod(a.length for a in rows))
     shape = [math.prod(triton.cdiv(a.length, a.tile) for a in axes) for axes in (grid, rows)]
     table, key_tile = _in_order(found, first.view(shape), math.prod(counts))
     places = zip(keys, _unravel(key_tile, counts), strict=True)
@@ -742,10 +750,11 @@ def _na3d_kernel_tiles(
     return _list_tiles(
         device, bounds, visible, [],
         [
-            _Axis(step_mt, 1, MY * MX), _Axis(step_my, 1, MX), _Axis(step_mx, 1, 1),
-            _Axis(triton.cdiv(MT, step_mt), BLOCK_MT, step_mt * MY * MX),
-            _Axis(triton.cdiv(MY, step_my), BLOCK_MY, step_my * MX),
-            _Axis(triton.cdiv(MX, step_mx), BLOCK_MX, step_mx),
+            _Axis(step_mt, 1, MY * MX, MT * MY * MX), _Axis(step_my, 1, MX, MY * MX),
+            _Axis(step_mx, 1, 1, MX),
+            _Axis(triton.cdiv(MT, step_mt), BLOCK_MT, step_mt * MY * MX, MT * MY * MX),
+            _Axis(triton.cdiv(MY, step_my), BLOCK_MY, step_my * MX, MY * MX),
+            _Axis(triton.cdiv(MX, step_mx), BLOCK_MX, step_mx, MX),
         ],
         [
             _Axis(step_nt, 1, NY * NX), _Axis(step_ny, 1, NX), _Axis(step_nx, 1, 1),
@@ -757,7 +766,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_c978c17789f6_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_3af2526e3022_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

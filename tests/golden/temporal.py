@@ -208,11 +208,15 @@ def _check(**tensors: tuple[torch.Tensor, str, str]) -> dict[str, int]:
 
 
 class _Axis(NamedTuple):
-    """A coordinate in tiles: its length, places per tile, tokens from one place to the next."""
+    """A coordinate in tiles: its length, places per tile, tokens from one place to the next.
+
+    One in residue classes is two, class and place in it: `span` is how many tokens both reach.
+    """
 
     length: int
     tile: int = 1
     weight: int = 0
+    span: int = 0
 
 
 _Box = tuple[torch.Tensor, torch.Tensor]  # first and last place along an axis
@@ -260,6 +264,10 @@ def _list_tiles(
         for chosen, full in ((every, True), (some & ~every, False)):
             found.append((*_tiles_of(row[chosen], [s[chosen] for s in spans], 0, counts), full))
     first = sum(x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows, strict=True)) + 0 * tile
+    for span in {a.span for a in rows} - {0}:
+        # what a class with fewer places than others lacks begins beyond all tokens
+        starts = (x * a.weight for (x, _), a in zip(boxes[len(grid) :], rows) if a.span == span)
+        first = torch.where(sum(starts) < span, first, math.prod(a.length for a in rows))
     shape = [math.prod(triton.cdiv(a.length, a.tile) for a in axes) for axes in (grid, rows)]
     table, key_tile = _in_order(found, first.view(shape), math.prod(counts))
     places = zip(keys, _unravel(key_tile, counts), strict=True)
@@ -429,8 +437,8 @@ def _temporal_kernel_tiles(
     return _list_tiles(
         device, bounds, visible, [],
         [
-            _Axis(step_mp, 1, 1), _Axis(MF, BLOCK_MF, MP),
-            _Axis(triton.cdiv(MP, step_mp), BLOCK_MP, step_mp),
+            _Axis(step_mp, 1, 1, MP), _Axis(MF, BLOCK_MF, MP),
+            _Axis(triton.cdiv(MP, step_mp), BLOCK_MP, step_mp, MP),
         ],
         [
             _Axis(step_np, 1, 1), _Axis(NF, BLOCK_NF, NP),
@@ -440,7 +448,7 @@ def _temporal_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"temporal_11a7987c526b_{__name__}")
+_OP = re.sub(r"\W", "_", f"temporal_2e6e79e27c64_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
