@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
 
 from attnc.codegen.config import MAX_WIDTH, Config
-from attnc.codegen.overflow import overflow
+from attnc.codegen.identity import Same
+from attnc.codegen.overflow import Overflow, overflow
 from attnc.codegen.prune import all_lets, prune, used_names
 from attnc.codegen.tile_lists import listed_visibility
 from attnc.ir.bind import with_joined
@@ -24,7 +26,7 @@ from attnc.ir.expr import Expr
 from attnc.ir.frame import Frame, ParamValue, Scope
 from attnc.ir.geometry.key_range import key_range
 from attnc.ir.geometry.layout import Layout, layouts, tile_shape
-from attnc.ir.plan import Load, Serial, SweepStage
+from attnc.ir.plan import Load, Plan, Serial, SweepStage, value_exprs
 from attnc.ir.walk import output_ranks
 from attnc.runtime.dtypes import element_bytes
 
@@ -46,6 +48,16 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
+def plan_digest(plan: Plan) -> str:
+    """Of all that a plan says; where in the spec it comes from is left out."""
+    return _plan_digest(Same(plan))
+
+
+@lru_cache(maxsize=256)
+def _plan_digest(plan: Same[Plan]) -> str:
+    return hashlib.sha256(repr(plan.value).encode()).hexdigest()
+
+
 def call_classes(
     stage: SweepStage,
     cascade: Cascade,
@@ -56,7 +68,8 @@ def call_classes(
 ) -> str:
     """As text what a kernel's machine code depends on besides its plan, configuration and target:
     equal texts mean equal code. Inputs are contiguous; `extents` has all ranks and components."""
-    known = _Classes(prune(stage), cascade, with_joined(cascade, extents), params, config)
+    form = _form(Same(stage), Same(cascade))
+    known = _Classes(form, with_joined(cascade, extents), params, config)
     return repr(
         (
             known.widths(),
@@ -69,60 +82,91 @@ def call_classes(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What does not depend on a call.
+
+    tensors:  the axes of those that the kernel reads or writes, as ranks
+    widths:   ranks whose extents are compiled in, or that a loop inside a tile runs over
+    shaped:   how tiles that have several sides, or gaps, are shaped
+    host:     integers that the caller computes
+    """
+
+    row: str | None
+    tensors: tuple[tuple[str, ...], ...]
+    widths: tuple[str, ...]
+    shaped: tuple[Layout, ...]
+    host: tuple[Expr, ...]
+    overflow: Overflow
+
+
+@lru_cache(maxsize=256)
+def _form(stage: Same[SweepStage], cascade: Same[Cascade]) -> _Form:
+    s, c = prune(stage.value), cascade.value
+    seen = listed_visibility(s, c)
+    shapes = () if seen is None else layouts(seen, c)
+    loops = (x.value.over for x in all_lets(s) if isinstance(x.value, Serial))
+    ranges = (key_range(p.visibility, c) for p in s.passes)
+    return _Form(
+        s.row,
+        tuple(_tensors(s, c)),
+        (*s.inner, *s.columns, *loops),
+        tuple(x for x in shapes if x is not None and not x.is_flat),
+        tuple(e for x in s.host if x.dtype == "int" for e in value_exprs(x.value)),
+        overflow(s, ranges, c),
+    )
+
+
+def _tensors(stage: SweepStage, cascade: Cascade) -> Iterator[tuple[str, ...]]:
+    lets = all_lets(stage)
+    names = [x.value.read.tensor for x in lets if isinstance(x.value, Load)]
+    names += [t for x in lets for t in sorted(used_names(x) - {x.name for x in lets})]
+    inputs = {t.name: t.ranks for t in cascade.inputs}
+    for t in dict.fromkeys((*names, *stage.outputs)):
+        producers = cascade.producers(t)
+        if t in inputs or producers:
+            ranks = inputs[t] if t in inputs else output_ranks(producers[0])
+            yield tuple(r for r in ranks if r)
+
+
 class _Classes:
     def __init__(
         self,
-        stage: SweepStage,
-        cascade: Cascade,
+        form: _Form,
         extents: Mapping[str, int],
         params: Mapping[str, ParamValue],
         config: Config,
     ) -> None:
-        self.stage, self.cascade, self.config = stage, cascade, config
+        self.form, self.config = form, config
         self.extents, self.params = extents, params
         self.frame = Frame(Scope(extents=extents, params=params), {})
-        seen = listed_visibility(stage, cascade)
-        shapes = () if seen is None else layouts(seen, cascade)
-        self.shaped = tuple(x for x in shapes if x is not None and not x.is_flat)
+        self.shapes = [tuple(extents[r] for r in ranks) for ranks in form.tensors]
 
     def widths(self) -> tuple[int, ...]:
-        """Extents that are compiled in, or that a loop inside a tile runs over."""
-        loops = (x.value.over for x in all_lets(self.stage) if isinstance(x.value, Serial))
-        return tuple(self.extents[r] for r in (*self.stage.inner, *self.stage.columns, *loops))
+        return tuple(self.extents[r] for r in self.form.widths)
 
     def blocks(self) -> tuple[object, ...]:
         """The sides of tiles that have several, or gaps."""
-        return tuple(self._sides(x) for x in self.shaped)
+        return tuple(self._sides(x) for x in self.form.shaped)
 
     def _sides(self, layout: Layout) -> object:
         lengths = [self.extents[c] for c in layout.coordinates]
         if layout.is_stepped:
             return lengths, [a.step and self._value(a.step) for a in layout.axes]
         c = self.config
-        return tile_shape(c.block_m if layout.rank == self.stage.row else c.block_n, lengths)
+        return tile_shape(c.block_m if layout.rank == self.form.row else c.block_n, lengths)
 
-    def strides(self) -> Iterator[tuple[bool, bool, bool, bool]]:
-        """Of every axis: whether its stride is 1, divisible by 16, of 64 bits, or may make offsets
-        inside a tile need 64."""
-        reach = max([2 * MAX_WIDTH, *(self.extents[x.rank] for x in self.shaped)])
-        for shape in self._shapes().values():
-            for i in range(len(shape)):
+    def strides(self) -> Iterator[tuple[bool, ...]]:
+        """Of every axis: whether its stride is 1, how it can be divided (Triton asks for 16
+        elements, a tensor descriptor for 16 bytes), whether it has 64 bits or may make offsets
+        inside a tile need them; whether its length is 0, or needs 64 bits."""
+        reach = max([2 * MAX_WIDTH, *(self.extents[x.rank] for x in self.form.shaped)])
+        for shape in self.shapes:
+            for i, length in enumerate(shape):
                 step = prod(max(n, 1) for n in shape[i + 1 :])
-                yield step == 1, step % 16 == 0, step >= _INT, reach * step > _INT
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the tensors that the kernel reads or writes."""
-        lets = all_lets(self.stage)
-        names = [x.value.read.tensor for x in lets if isinstance(x.value, Load)]
-        names += [t for x in lets for t in sorted(used_names(x) - {x.name for x in lets})]
-        inputs = {t.name: t.ranks for t in self.cascade.inputs}
-        found = {}
-        for t in dict.fromkeys((*names, *self.stage.outputs)):
-            producers = self.cascade.producers(t)
-            if t in inputs or producers:
-                ranks = inputs[t] if t in inputs else output_ranks(producers[0])
-                found[t] = tuple(self.extents[r] for r in ranks if r)
-        return found
+                divisible = (step % n == 0 for n in (4, 8, 16))
+                large = step >= _INT, reach * step > _INT
+                yield step == 1, *divisible, *large, length == 0, length >= _INT
 
     def numbers(self) -> Iterator[object]:
         """Of numbers passed: which need 64 bits, and the kinds of parameters."""
@@ -130,23 +174,18 @@ class _Classes:
         for value in self.params.values():
             items = value if isinstance(value, tuple) else (value,)
             yield tuple((type(x).__name__, abs(x) >= _INT) for x in items)
-        for let in self.stage.host:
-            assert not isinstance(let.value, Load | Serial)
-            if let.dtype == "int":
-                yield abs(self._value(let.value)) >= _INT  # type: ignore[arg-type]
+        yield tuple(abs(self._value(e)) >= _INT for e in self.form.host)
 
     def wide(self) -> bool:
         """Whether what is calculated with coordinates may need 64 bits."""
-        ranges = (key_range(p.visibility, self.cascade) for p in self.stage.passes)
-        found = overflow(self.stage, ranges, self.cascade)
+        found = self.form.overflow
         most = max((self._value(x) for x in found.terms), default=0)
         return bool(found.nodes) and most > found.limits[0]
 
     def large(self, itemsize: int) -> Iterator[bool]:
-        """Which tensors are of 2 GiB or more, at 8 bytes an int and 4 a result between stages."""
-        for shape in self._shapes().values():
+        """Which tensors are of 2 GiB or more, whatever they hold."""
+        for shape in self.shapes:
             yield from (prod(shape) * n >= _LARGE_BYTES for n in sorted({itemsize, 1, 4, 8}))
 
     def _value(self, e: Expr) -> float:
-        found = compile_expr(e)(self.frame)[0]
-        return float(found)
+        return float(compile_expr(e)(self.frame)[0])

@@ -27,7 +27,7 @@ from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Dot, Let, Plan, SweepStage
 from attnc.runtime.cache import Cache, content_key
 from attnc.runtime.compile_pool import Job, compile_many
-from attnc.runtime.cost.kernel_key import call_classes, sources_digest
+from attnc.runtime.cost.kernel_key import call_classes, plan_digest, sources_digest
 from attnc.runtime.cost.machine_counts import EmittedKernel, count_kernel
 from attnc.runtime.dtypes import element_bytes
 from attnc.runtime.machine_code import CompiledKernel, Resources
@@ -100,7 +100,7 @@ def _key(r: Request) -> str:
     return content_key(
         "machine demand",
         sources_digest(),
-        repr(r.plan),
+        plan_digest(r.plan),
         repr((r.stage, r.dtype, made_for, r.config)),
         classes,
     )

@@ -13,9 +13,6 @@ from typing import TypeAlias
 from attnc.ir.demand import Demand
 from attnc.runtime.cost.instructions import Instruction
 
-# A loop that only waits for an arrival is this short.
-_SPIN = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Loop:
@@ -61,7 +58,8 @@ class Code:
     def waits(self, loop: Loop) -> bool:
         """Whether it only tests again and again whether something has arrived."""
         found = list(self.instructions(loop))
-        return len(found) <= _SPIN and any(i.spins for i in found)
+        idle = all(i.work == Demand(issue=i.work.issue) for i in found)
+        return idle and any(i.spins for i in found)
 
 
 def find_loops(instructions: Sequence[Instruction]) -> Code:
