@@ -21,6 +21,8 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # dtype but for a few specs that stand for a kind of mask each.
 MASKS = {"block", "document", "longca", "neighborhood", "partition", "window"}
 KINDS = {"block_sparse", "causal_document", "na2d", "strided", "swin", "titans_mac"}
+# Types other than the first are read and written alike at every head.
+FEW_HEADS = {"H": 2, "G": 1}
 MASKED: Mapping[str, Any] = {
     "shape": {"B": 1, "H": 2, "G": 1},
     "cases": ("ragged", "one row", "one key", "no key", "hidden"),
@@ -60,6 +62,9 @@ def emitted(name: str) -> str:
 @pytest.mark.parametrize(("name", "dtype", "how"), list(calls()))
 def test_kernels_are_right(name: str, dtype: torch.dtype, how: Mapping[str, Any]) -> None:
     plan = load(name).plan
+    if not how and dtype != DTYPES[0]:
+        extents = {r.extent_name for r in plan.written.ranks}
+        how = {"shape": {h: n for h, n in FEW_HEADS.items() if h in extents}}
     report = verify(plan, lambda: emitted(name), dtype=dtype, backend="interpreter", **how)
     assert report.ok, str(report)
 
