@@ -30,6 +30,15 @@ from attnc.ir.plan import Load, Plan, Serial, SweepStage, value_exprs
 from attnc.ir.walk import output_ranks
 from attnc.runtime.dtypes import element_bytes
 
+_TEXTS = (".py", ".j2")
+# What finds launches, compiles, and reads machine code.
+_MODULES = (
+    "compile_worker", "launches", "machine_code",
+    *(f"cost/{x}" for x in (
+        "amdgcn", "instructions", "kernel_key", "loop_counters", "machine_counts",
+        "machine_demand", "machine_loops", "round_trips", "sass", "source_loops",
+    )),
+)  # fmt: skip
 _INT = 2**31
 # Above this AMD's compiler may not use 32-bit offsets into a tensor.
 _LARGE_BYTES = 2**31
@@ -39,12 +48,11 @@ _LARGE_BYTES = 2**31
 def sources_digest() -> str:
     """Of the code that makes kernels and counts them: a checkout changes without its version."""
     root = Path(__file__).parents[2]
-    own = (root / "runtime").glob("*.py")
-    parts = (p for d in ("ir", "codegen", "runtime/cost") for p in (root / d).rglob("*"))
+    parts = (p for d in ("ir", "codegen") for p in (root / d).rglob("*") if p.suffix in _TEXTS)
+    own = (root / "runtime" / f"{name}.py" for name in _MODULES)
     digest = hashlib.sha256()
-    for path in sorted((*own, *parts)):
-        if path.suffix in (".py", ".j2"):
-            digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    for path in (*sorted(parts), *own):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
