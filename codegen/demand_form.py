@@ -16,7 +16,8 @@ from attnc.codegen.scope import Scope
 from attnc.codegen.visits import VisitKind, visit_kinds
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Expr, Index, Read
-from attnc.ir.let_work import DIVISOR, LetWork, Pipe, section_work
+from attnc.ir.let_work import DIVISOR, PIPES, LetWork, Pipe, section_work
+from attnc.ir.ops import OPS, Cost
 from attnc.ir.plan import (
     Dot,
     Fold,
@@ -70,12 +71,12 @@ class Product:
 class Section:
     """What some lets ask for.
 
-    terms:  instructions of (fma, alu, sfu) at each point of some axes
+    terms:  instructions, as of `ir.ops.Cost`, at each point of some axes
     folds:  maps that are reduced along their rows, by unit, to values of these axes
     depth:  the longest chain of loads of which one gives the address of the next
     """
 
-    terms: tuple[tuple[Axes, tuple[int, int, int]], ...]
+    terms: tuple[tuple[Axes, Cost], ...]
     tiles: tuple[Moved, ...] = ()
     products: tuple[Product, ...] = ()
     folds: tuple[tuple[Pipe, Axes], ...] = ()
@@ -96,11 +97,11 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A kernel; `split` is the column rank of which programs take parts."""
+    """A kernel. split: the column rank that programs share; before: what precedes the sweeps."""
 
     stage: SweepStage
     split: str | None
-    resident: Section
+    before: tuple[Section, ...]
     sweeps: tuple[Sweep, ...]
     stores: tuple[Moved, ...]
 
@@ -128,7 +129,15 @@ class _Reader:
             Moved(tuple(r for r in x.axes if r not in s.grid), False, self._size(x.tensor))
             for x in s.stores
         )
-        return Form(s, self.scope.split, self._section(s.resident)[0], sweeps, stores)
+        resident = self._section(s.resident)[0]
+        return Form(s, self.scope.split, (resident, self._program()), sweeps, stores)
+
+    def _program(self) -> Section:
+        """A program finds its tile and its place in the grid by dividing its number."""
+        divisions = len(self.stage.grid) - (self.stage.row is None)
+        cost = OPS["floordiv"].cost
+        each = Cost(*(max(0, divisions) * (a + b) for a, b in zip(cost, DIVISOR, strict=True)))
+        return Section((((), each),))
 
     def _sweep(self, p: Pass, kind: VisitKind) -> Sweep:
         partial, hoisted = self._section(p.body, looping=True)
@@ -238,9 +247,9 @@ def _coordinates(e: Expr) -> frozenset[str]:
             return frozenset().union(*map(_coordinates, children(e)))
 
 
-def _terms(counts: Counter[tuple[Pipe, Axes]]) -> tuple[tuple[Axes, tuple[int, int, int]], ...]:
+def _terms(counts: Counter[tuple[Pipe, Axes]]) -> tuple[tuple[Axes, Cost], ...]:
     axes = dict.fromkeys(at for _, at in counts)
-    return tuple((at, (counts["fma", at], counts["alu", at], counts["sfu", at])) for at in axes)
+    return tuple((at, Cost(*(counts[pipe, at] for pipe in PIPES))) for at in axes)
 
 
 def _depth(lets: Iterable[Let]) -> int:

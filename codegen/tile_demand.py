@@ -7,25 +7,32 @@ in for each configuration.
 Shared memory: operands of matrix products are stored there once and read by each unit that
 multiplies with them; a map that enters a second product stays in registers where one warp has whole
 rows of it; other tiles pass through to get from the layout of loads to that of products.
+
+Addresses are estimated: what the machine code has besides what is counted here was fitted, for 12
+specs, 64 and 128 wide, on sm_80 and sm_90 (`benchmarks/demand.py`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Generic, TypeVar
 
 from attnc.codegen.config import MAX_COLUMNS, Config, padded
 from attnc.codegen.demand_form import Axes, Form, Moved, Product, Section, Sweep, kernel_form
+from attnc.codegen.identity import Same
 from attnc.codegen.spread import Layout, MatrixUnit, Spread, spread
 from attnc.ir.cascade import Cascade
 from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.ir.plan import SweepStage
 
-T = TypeVar("T")
+# Instructions of a thread (fma, alu): per program, per visited tile, and per 16 bytes that it moves
+# of tiles of rows, of tiles that are visited.
+_PER_PROGRAM, _PER_TILE = (145, 145), (13, 4)
+_PER_PIECE_OF_ROWS, _PER_PIECE = (0, 12), (1, 2)
+# What is left of registers for loads that start before the products of the loads before them.
+_AHEAD = 32
 
 
 def kernel_demand(
@@ -87,6 +94,8 @@ class _Evaluation:
                 self.extents[r] = -(-dims[r] // max(1, -(-dims[r] // MAX_COLUMNS)))
         self.columns = max((self.blocks[c] for c in s.columns), default=16)
         self.unit: MatrixUnit = unit if itemsize < 4 else None
+        # From sm_90 on integers are converted where they are added (I2FP).
+        self.slow_casts = unit == "warp"
 
     def demand(self) -> KernelDemand:
         once: dict[str, float] = defaultdict(float, waits=1.0)
@@ -98,14 +107,18 @@ class _Evaluation:
             # the first tiles of a pipeline, and the list that tells of them
             once["waits"] += 3 if sweep.kind == "lists" else 1
             passes.append(self._pass(sweep, values))
-        values.add(self.form.resident, once)
+        for section in self.form.before:
+            values.add(section, once)
+            values.address(section.tiles, (0, 0), _PER_PIECE_OF_ROWS, once)
         for tile in self.form.stores:
             values.store(tile, once)
+        values.address(self.form.stores, _PER_PROGRAM, _PER_PIECE_OF_ROWS, once)
         return KernelDemand(Demand(**once), tuple(passes))
 
     def _values(self, chained: bool) -> _Values:
         lay = spread(self.config, self.columns, chained, self.unit)
-        return _Values(self.row, self.swept, self.blocks, self.extents, self.itemsize, lay)
+        slow = self.slow_casts
+        return _Values(self.row, self.swept, self.blocks, self.extents, self.itemsize, lay, slow)
 
     def _pass(self, sweep: Sweep, values: _Values) -> PassDemand:
         """A pipeline starts loads so many tiles ahead; the tiles at borders have none."""
@@ -114,8 +127,14 @@ class _Evaluation:
         full: dict[str, float] = defaultdict(float, waits=float(late))
         border = depth if sweep.kind == "range" else late
         partial: dict[str, float] = defaultdict(float, waits=float(border))
-        values.add(sweep.full, full)
-        values.add(sweep.partial, partial)
+        for section, units in ((sweep.full, full), (sweep.partial, partial)):
+            values.add(section, units)
+            values.address(section.tiles, _PER_TILE, _PER_PIECE, units)
+            if sweep.kind == "range" and units is partial:
+                units["waits"] += values.late_loads(section)
+            elif any(len(x.ranks) > 1 and not x.operand for x in section.tiles):
+                # only what products take is loaded ahead
+                units["waits"] += 1
         return PassDemand(Demand(**full), Demand(**partial))
 
 
@@ -130,18 +149,21 @@ class _Values:
         extents: Mapping[str, int],
         itemsize: int,
         lay: Spread,
+        slow_casts: bool,
     ) -> None:
+        self.slow_casts = slow_casts
         self.row, self.swept, self.blocks, self.extents = row, swept, blocks, extents
         self.itemsize, self.lay = itemsize, lay
         self.known: dict[Axes, float] = {}
 
     def add(self, section: Section, units: dict[str, float]) -> None:
         """The instructions of a section, its tiles, products and folds."""
-        for axes, (fma, alu, sfu) in section.terms:
+        for axes, (fma, alu, sfu, casts) in section.terms:
             points = self.computed(axes)
             units["fma"] += fma * points
             units["alu"] += alu * points
             units["sfu"] += sfu * points
+            units["sfu" if self.slow_casts else "alu"] += casts * points
         for tile in section.tiles:
             self._load(tile, units)
         for product in section.products:
@@ -198,6 +220,30 @@ class _Values:
         units["l2"] += size * prod(self.extents[r] for r in tile.ranks)
         units["alu"] += points / 2 if self.itemsize < 4 and not tile.size else 0
         units["shared"] += 2 * points * size if len(tile.ranks) > 1 else 0
+
+    def address(
+        self,
+        tiles: Iterable[Moved],
+        always: tuple[int, int],
+        per_piece: tuple[int, int],
+        units: dict[str, float],
+    ) -> None:
+        """The estimated instructions of addresses."""
+        pieces = sum(self._bytes_per_thread(x) / 16 for x in tiles if len(x.ranks) > 1)
+        for pipe, base, each in zip(("fma", "alu"), always, per_piece, strict=True):
+            units[pipe] += self.lay.maps.threads * (base + each * pieces)
+
+    def late_loads(self, section: Section) -> int:
+        """Round trips besides the first of a tile without a pipeline: the loads for its second
+        product start behind the first, unless there are registers for both."""
+        chained = sum(p.matrix for p in section.products) > 1
+        operands = [x for x in section.tiles if x.operand]
+        late = chained and len(operands) > 1
+        return int(late and self._bytes_per_thread(operands[-1]) > _AHEAD)
+
+    def _bytes_per_thread(self, tile: Moved) -> float:
+        size = tile.size or self.itemsize
+        return self._points(tile.ranks) * size / self.lay.maps.threads
 
     # products --------------------------------------------------------------------------------
 

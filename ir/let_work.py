@@ -18,8 +18,9 @@ from attnc.ir.plan import Dot, Fold, Let, Serial, SweepStage, let_reads, value_e
 from attnc.ir.types import dtype_of
 from attnc.ir.walk import children, reads
 
-Pipe: TypeAlias = Literal["fma", "alu", "sfu"]
-PIPES: tuple[Pipe, ...] = ("fma", "alu", "sfu")
+# The fields of `ir.ops.Cost`.
+Pipe: TypeAlias = Literal["fma", "alu", "sfu", "casts"]
+PIPES: tuple[Pipe, ...] = ("fma", "alu", "sfu", "casts")
 
 # In floating point; of integers it is no work for the same unit.
 _ARITHMETIC = Cost(fma=1)
@@ -84,6 +85,8 @@ def expression_cost(e: Expr, is_int: Callable[[Expr], bool]) -> Iterator[tuple[P
     op = OPS[e.op]
     if op.cost == _ARITHMETIC and is_int(e):
         yield "alu", 1
+        return
+    if op.kind == "cast" and not is_int(e.args[0]):
         return
     yield from _instructions(op.cost)
 

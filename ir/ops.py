@@ -15,11 +15,15 @@ Kind: TypeAlias = Literal["arith", "compare", "logic", "function", "select", "ca
 
 
 class Cost(NamedTuple):
-    """Instructions that evaluate one point, by hardware unit: see `ir.demand.Demand`."""
+    """Instructions that evaluate one point, by hardware unit: see `ir.demand.Demand`.
+
+    casts: conversions of integers to floats, which are no work for the same unit on all GPUs
+    """
 
     fma: int = 0
     alu: int = 0
     sfu: int = 0
+    casts: int = 0
 
     @property
     def is_heavy(self) -> bool:
@@ -28,7 +32,7 @@ class Cost(NamedTuple):
 
     def less(self, other: Cost) -> Cost:
         """What is left of it."""
-        return Cost(self.fma - other.fma, self.alu - other.alu, self.sfu - other.sfu)
+        return Cost(*(a - b for a, b in zip(self, other, strict=True)))
 
 
 _CHOICE = Cost(alu=1)
@@ -112,7 +116,7 @@ OPS: dict[str, Op] = {
         Op("clamp", 3, "function", rising=(1, 1, 1), homogeneous=True, cost=Cost(alu=2)),
         # if c then a else b
         Op("select", 3, "select"),
-        Op("float", 1, "cast", "float", rising=(1,)),
+        Op("float", 1, "cast", "float", rising=(1,), cost=Cost(casts=1)),
         # meaning, not arithmetic: the value alone differs from the argument's in neither case
         Op("stopgrad", 1, "meta", cost=Cost()),
         # or_else(x, y): x where x is present, y where it is absent

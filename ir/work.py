@@ -54,7 +54,8 @@ class Work:
     """Totals over all stages.
 
     tensor: floating-point operations in matrix products, two per multiply-add
-    pipes:  instructions per hardware unit for everything else (`ir.ops`: what each operator costs)
+    pipes:  instructions per hardware unit for everything else (`ir.ops`: what each operator costs);
+            conversions of integers to floats count as alu
     moved:  elements of inputs read and of outputs written, each once
     """
 
@@ -82,6 +83,7 @@ def count_work(plan: Plan) -> Work:
                 _count_sweep(stage, plan.cascade, tensor, pipes)
             case TorchStage(_, s):
                 _count_statement(s, plan.cascade, tensor, pipes)
+    pipes["alu"] += pipes.pop("casts")
     order = [r.name for r in plan.cascade.ranks]
     return Work(
         _formula(tensor, order),

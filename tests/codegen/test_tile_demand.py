@@ -18,7 +18,6 @@ from attnc.codegen.spread import MatrixUnit
 from attnc.codegen.tile_demand import kernel_demand
 from attnc.dsl import load_text
 from attnc.ir.demand import UNITS, Demand, KernelDemand
-from attnc.ir.let_work import PIPES
 from attnc.ir.pipeline import plan
 from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.work import count_work
@@ -63,10 +62,11 @@ def test_a_full_tile_of_causal_attention_by_hand() -> None:
     # exp2 of each point, and of how far each row moves
     assert full.sfu == 256 * (32 + 2)
     # per point (score - base) * scale and a sum; two exchanges per row in place of one sum;
-    # per row how far it moves (2), z * rescale + tile (1); the accumulator rescaled
-    assert full.fma == 256 * (2 * 32 + 32 + 2 * (2 - 1) + 2 * 3 + 32)
-    # a maximum per point, exchanged; per row the larger, two for the base; weights packed in pairs
-    assert full.alu == 256 * (32 + 2 * (2 - 1) + 2 * 3 + 16)
+    # per row how far it moves (2), z * rescale + tile (1); the accumulator rescaled; addresses
+    assert full.fma == 256 * (2 * 32 + 32 + 2 * (2 - 1) + 2 * 3 + 32 + 13 + 4 * 1)
+    # a maximum per point, exchanged; per row the larger, two for the base; weights packed in pairs;
+    # addresses of two tiles in two pieces each
+    assert full.alu == 256 * (32 + 2 * (2 - 1) + 2 * 3 + 16 + 4 + 4 * 2)
     assert full.l2 == 2 * 64 * 64 * 2
     # two warpgroups read all keys and all values, and each its half of the queries; tiles stored
     exchanged = 256 * 2 * 2 * 2 * 4
@@ -86,8 +86,8 @@ def test_one_program_loads_its_rows_and_stores_its_result_once() -> None:
     once = first("causal").once
     assert once.l2 == 2 * (128 * 64 + 128 * 64)
     assert once.waits == 2
-    # a reciprocal per row, in each of four lanes; in each thread, one to divide h by H / G
-    assert once.sfu == 4 * 128 + 3 * 256
+    # a reciprocal per row, in each of four lanes; in each thread, those of H / G, H and the tiles
+    assert once.sfu == 4 * 128 + 256 * 3 * 3
 
 
 def test_warps_without_rows_compute_what_others_do() -> None:
@@ -95,6 +95,7 @@ def test_warps_without_rows_compute_what_others_do() -> None:
     small, large = (first("causal", Config(rows, 64, 8, 2)).passes[0].full for rows in (64, 128))
     assert small.tensor == 2 * 64 * 64 * (2 * 64 + 64)
     assert small.sfu == large.sfu
+    assert small.shared > large.shared / 2
     half = first("causal", Config(64, 64, 4, 2)).passes[0].full
     assert half.tensor == 2 * 64 * 64 * (64 + 64)
 
@@ -104,6 +105,16 @@ def test_full_precision_uses_no_matrix_unit() -> None:
     assert full.tensor == 0
     assert full.fma > 32 * 32 * (64 + 64)
     assert full.sfu == 32 * 32 + 128 * 4
+
+
+def test_integers_are_converted_by_another_unit_before_hopper() -> None:
+    old, new = (first("alibi", unit=u).passes[0].full for u in ("warp", "warpgroup"))
+    assert old.sfu - new.sfu == 128 * 64 == new.alu - old.alu
+
+
+def test_what_no_product_takes_is_not_loaded_ahead() -> None:
+    assert first("additive_bias").passes[0].full.waits == 1
+    assert first("causal").passes[0].full.waits == 0
 
 
 def test_a_component_is_divided_once_per_column_and_not_per_point() -> None:
@@ -146,12 +157,16 @@ def formulas_agree(made: Plan, form: Form) -> None:
     s = form.stage
     if s.row is None or any(p.kind == "all" for p in form.sweeps):
         return
-    pipes = count_work(made).pipes
-    for i, pipe in enumerate(PIPES):
-        terms = {frozenset(ranks): n for n, ranks in pipes[pipe].terms}
-        tiles = (t for p in form.sweeps for t in p.full.terms)
-        counted = sum(n[i] for axes, n in tiles if {r for r, _ in axes} == {s.row, s.swept})
-        assert terms.get(frozenset({*s.grid, s.row, s.swept}), 0) == counted
+    tiles = [t for p in form.sweeps for t in p.full.terms]
+    points = [cost for axes, cost in tiles if {r for r, _ in axes} == {s.row, s.swept}]
+    counted = {
+        "fma": sum(c.fma for c in points),
+        "alu": sum(c.alu + c.casts for c in points),
+        "sfu": sum(c.sfu for c in points),
+    }
+    for pipe, formula in count_work(made).pipes.items():
+        terms = {frozenset(ranks): n for n, ranks in formula.terms}
+        assert terms.get(frozenset({*s.grid, s.row, s.swept}), 0) == counted[pipe]
 
 
 def border_tiles_ask_for_no_less(found: KernelDemand) -> None:
