@@ -1,11 +1,16 @@
 """Our predictions beside speeds that others published. No GPU is needed.
 
-    python benchmarks/published.py [--fidelity roofline] [--target h100] [--json FILE]
+    python benchmarks/published.py [--target h100] [--rule] [--fidelity roofline] [--json FILE]
 
-The measured kernels are not ours: they have other tiles, other schedules, and ran on GPUs of their
-own. `triton` marks those written in Triton, as ours are, `specialised` those written by hand for
-the GPU. Of the first, a prediction should be near; of the second, slower. Speed-ups of windows are
-compared as ratios to the same kernels without a mask: NATTEN's over cuDNN's, ours over ours.
+Kernels have the tiles that the model chooses, as `attnc compile` has it, or what a module picks by
+itself (`--rule`). The measured kernels are not ours: they have other tiles, other schedules, and
+ran on GPUs of their own. `triton` marks those written in Triton, as ours are, `specialised` those
+written by hand for the GPU. Of the first, a prediction should be near; of the second, slower.
+Speed-ups of windows are compared as ratios to attention without a mask: NATTEN's over cuDNN's, ours
+over ours; NATTEN masks all tiles unless none needs it, ours only those at borders.
+
+This is no independent test: one assumed parameter, the overlap of units, was read off these speeds
+(`runtime/cost/calibration.py`).
 
 The figures and their sources are in `published.toml`.
 """
@@ -23,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import attnc
+from attnc.codegen.config import Config
 from attnc.compilation import complete_shape
 from attnc.errors import AttncError
 from attnc.files import replace_text
@@ -30,6 +36,7 @@ from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.fit import Measured, errors
 from attnc.runtime.cost.predict import predict, rule
 from attnc.runtime.cost.prediction import Fidelity, Interval, Prediction
+from attnc.runtime.cost.tile_choice import choose
 from attnc.runtime.targets import Target, load_target
 
 _DATA = Path(__file__).with_name("published.toml")
@@ -59,23 +66,40 @@ class Row:
         return self.likely / self.published
 
 
-def rows(fidelity: Fidelity, targets: Sequence[str]) -> Iterator[Row]:
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How kernels are predicted: the fidelity, and whether the model chooses their tiles."""
+
+    fidelity: Fidelity
+    chooses: bool
+
+    def configs(self, call: Call, target: Target) -> dict[str, Config]:
+        if self.chooses:
+            return {c.stage: c.config for c in choose(call, target)}
+        return {s.name: rule(call, s) for s in call.sweeps}
+
+    def predict(self, call: Call, target: Target, configs: Mapping[str, Config]) -> Prediction:
+        return predict(call, target, fidelity=self.fidelity, configs=configs)
+
+
+def rows(model: Model, targets: Sequence[str]) -> Iterator[Row]:
     """Everything that was published for the targets."""
     data = tomllib.loads(_DATA.read_text(encoding="utf-8"))
     for entry in data["speeds"]:
         if entry["target"] in targets:
-            yield from _speeds(entry, fidelity)
+            yield from _speeds(entry, model)
     for name in targets:
         for entry in (e for e in data["windows"] if name in e["kernel"]):
-            yield from _windows(entry, load_target(name), fidelity)
+            yield from _windows(entry, load_target(name), model)
 
 
-def _speeds(entry: Mapping[str, Any], fidelity: Fidelity) -> Iterator[Row]:
+def _speeds(entry: Mapping[str, Any], model: Model) -> Iterator[Row]:
     target, d = load_target(entry["target"]), entry["d"]
     spec = "causal" if entry["causal"] else "sdpa"
     for (b, h, n), tflops in zip(entry["shapes"], entry["tflops"], strict=True):
         shape = {"B": b, "H": h, "G": h, "M": n, "N": n, "D": d, "E": d}
-        found = predict(_call(spec, shape, entry["dtype"], {}), target, fidelity=fidelity)
+        call = _call(spec, shape, entry["dtype"], {})
+        found = model.predict(call, target, model.configs(call, target))
         speeds = _each(found.ms, lambda ms, p=found: p.longest.flops / ms / 1e9)
         what = f"{spec} d {d}, {b} x {h} x {n}"
         yield Row(
@@ -84,12 +108,13 @@ def _speeds(entry: Mapping[str, Any], fidelity: Fidelity) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def _windows(entry: Mapping[str, Any], target: Target, fidelity: Fidelity) -> Iterator[Row]:
+def _windows(entry: Mapping[str, Any], target: Target, model: Model) -> Iterator[Row]:
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["params"].items()}
     call = _call(entry["spec"], entry["shape"], "fp16", params)
-    configs = {s.name: replace(rule(call, s), permuted="permuted" in entry) for s in call.sweeps}
-    own = predict(call, target, fidelity=fidelity, configs=configs)
-    dense = predict(call, target, fidelity=fidelity, configs=configs, mask="none")
+    own = model.predict(call, target, _permuted(call, target, model, "permuted" in entry))
+    shape = {x.upper(): call.extent(x) for x in ("b", "h", "g", "m", "n", "d", "e")}
+    full = _call("sdpa", shape, call.dtype, {})
+    dense = model.predict(full, target, model.configs(full, target))
     kernel = _kernels(own)
     for what, took in (("kernel", kernel), ("permuted", own.ms)):
         if what in entry:
@@ -99,6 +124,11 @@ def _windows(entry: Mapping[str, Any], target: Target, fidelity: Fidelity) -> It
                 entry[what][target.name], min(ratios), ratios[1], max(ratios), own.bottleneck,
                 "Hassani et al. 2025, arXiv:2504.16922, and NATTEN",
             )  # fmt: skip
+
+
+def _permuted(call: Call, target: Target, model: Model, permuted: bool) -> dict[str, Config]:
+    found = model.configs(call, target)
+    return {name: replace(c, permuted=permuted) for name, c in found.items()}
 
 
 def _call(spec: str, shape: Mapping[str, int], dtype: str, params: Mapping[str, Any]) -> Call:
@@ -150,11 +180,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fidelity", choices=("roofline", "machine code"), default="machine code")
+    parser.add_argument("--rule", action="store_true", help="tiles that a module picks by itself")
     parser.add_argument("--target", action="append", metavar="NAME", help="only this; repeatable")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     try:
-        found = list(rows(args.fidelity, args.target or ("a100", "h100", "b200")))
+        model = Model(args.fidelity, not args.rule)
+        found = list(rows(model, args.target or ("a100", "h100", "b200")))
         print("\n".join((*table(found), "", *summary(found))))
         if args.json is not None:
             data = [{**asdict(r), "ratio": r.ratio} for r in found]

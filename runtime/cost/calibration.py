@@ -98,10 +98,13 @@ _POWER_LIMITED = 0.79
 # Reads and writes of whole arrays: 0.81 (H200), 0.85 (A100 80GB; both gpu-benches), 0.82 and 0.90
 # (H100 SXM), 0.75 and 0.83 (MI300X; both MT4G), copies 0.90 (H200, measured).
 _MEMORY = Range(0.92, 0.85, 0.75)
-# Nobody measures it as such. At d = 128 on H100, units one after the other make a tile take 1.9
-# times as long as its matrix products alone, and the Triton kernels in FlashAttention-3's figures
-# take 2 to 2.4 times; FlashAttention-3, which overlaps by hand, takes 1.5.
-_OVERLAP = Range(0.5, 0.2, 0.0)
+# Nobody measures it as such: it is read off published speeds of Triton kernels without a mask at
+# d = 128, with the other parameters at their likely values (`benchmarks/published.py`). On H100,
+# FlexAttention (408 TFLOP/s) and the kernel in FlashAttention-3's figure 5 (395) need 0 with the
+# tiles that they have, Triton's tutorial of late 2024 (477) 0.12, or 0.18 on the host of that
+# figure; on B200 the tutorial, whose warps have roles there as ours have not, 0.12 to 0.23.
+# FlashAttention-3 itself, which overlaps by hand, would be 0.5.
+_OVERLAP = Range(0.35, 0.1, 0.0)
 # The instructions that a mask takes are counted; what is not is the second loop's start and end.
 _MASKED = Range(0.95, 1.0, 1.15)
 # Queued empty kernels start 2.1 (MI210) to 2.7 us (A100) after one another, 2.5 on an H200

@@ -97,3 +97,13 @@ def test_masks_beside_flex_attention(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_cpu_script_compares() -> None:
     assert "x)" in run("benchmarks/cpu.py", "one query")
+
+
+def test_published_speeds_beside_predictions(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    flags = ("--rule", "--fidelity", "roofline", "--target", "a100", "--json", str(out))
+    text = run("benchmarks/published.py", *flags)
+    (row,) = json.loads(out.read_text())["not_our_kernels"]
+    assert row["target"] == "a100" and row["low"] <= row["likely"] <= row["high"]
+    assert row["ratio"] == row["likely"] / row["published"]
+    assert "published: others' kernels" in text and row["source"] in text

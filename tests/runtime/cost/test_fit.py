@@ -13,7 +13,7 @@ from attnc.errors import AttncError
 from attnc.runtime.cost.calibration import (
     LIMITS,
     PARAMETERS,
-    Calibration,
+    Range,
     Setting,
     load_calibration,
     save_calibration,
@@ -171,11 +171,6 @@ def test_rank_correlation_is_that_of_mean_ranks(pairs: list[tuple[int, int]]) ->
 
 
 def test_the_prior_may_be_exact() -> None:
-    sure = Calibration(
-        **{
-            **{f: getattr(PRIOR, f) for f in ("tier", "clock", "memory", "masked", "launch")},
-            "overlap": replace(PRIOR.overlap, fast=0.2, slow=0.2),
-        }
-    )
+    sure = replace(PRIOR, overlap=Range(0.2, 0.2, 0.2))
     found = fit(measured(TELLING, Setting(0.9, 0.8, 0.2, 1.2, 3.0)), predicted, sure)
     assert found.calibration.overlap.likely == pytest.approx(0.2, abs=1e-3)
