@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from attnc.codegen.code import CONSTANTS
 from attnc.codegen.config import Chosen, Config, permutes_tokens
 from attnc.codegen.environment import templates
 from attnc.codegen.helpers import HELPER_NAMES, helper_sources
+from attnc.codegen.identity import Same
 from attnc.codegen.kernel import Kernel, words, write_kernel
 from attnc.codegen.launcher import Launcher, write_launcher
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.prune import needed_stages
-from attnc.codegen.tile_lists import tile_list_helpers
+from attnc.codegen.split_plan import SplitKernels, split_plan
+from attnc.codegen.tile_lists import TileLists, tile_list_helpers
 from attnc.ir.cascade import Cascade
 from attnc.ir.plan import Plan, SweepStage
 
@@ -26,43 +29,79 @@ def emit(
 
     They choose what is in `chosen` for the GPU and the kind of call, else what a rule says.
     """
-    plan = replace(plan, stages=needed_stages(plan))
+    config = config or {}
+    split = split_plan(replace(plan, stages=needed_stages(plan)), config, chosen)
+    plan = split.plan
     names = Namer()
     names.reserve((*OWN, *CONSTANTS.values()))
     public = names.name("public", plan.cascade.name)
-    lead = leading_input(plan.cascade)
     helpers = {op: names.name(("helper", op), wish) for op, wish in HELPER_NAMES.items()}
+    writer = _KernelWriter(plan.cascade, names, public, helpers)
     stages = [s for s in plan.stages if isinstance(s, SweepStage)]
-    config = config or {}
-    kernels = {
-        s.name: write_kernel(
-            plan.cascade,
-            s,
-            names.name(("kernel", i), f"{public}_kernel"),
-            lead,
-            helpers,
-            _permutes(s, config.get(s.name)),
-        )
-        for i, s in enumerate(stages)
-    }
+    permuted = {s.name: _permutes(s, config.get(s.name)) for s in stages}
+    kernels = {s.name: writer.write(s, "", permuted[s.name]) for s in stages}
     boxed: dict[str, Kernel] = {}
-    for s in (s for s in stages if _asks_boxes(s, config, chosen)):
-        name = names.name(("boxed", s.name), f"{public}_descriptor_kernel")
-        permute = _permutes(s, config.get(s.name))
-        kernel = write_kernel(plan.cascade, s, name, lead, helpers, permute, boxes=True)
-        if kernel.descriptors:
-            boxed[s.name] = kernel
-    launcher = write_launcher(plan, tuple(kernels.values()), public, config, chosen, boxed)
-    written = [x for n, k in kernels.items() for x in (k, boxed.get(n)) if x is not None]
-    return _module(plan, written, launcher, helpers)
+    parts: dict[str, SplitKernels] = {}
+    for s in stages:
+        boxes = _asks_boxes(s, config, chosen)
+        tried = [writer.write(s, "_descriptor", permuted[s.name], boxes=True)] if boxes else []
+        if s.name in split.stages:
+            partial, merge = split.stages[s.name].both
+            parts[s.name] = SplitKernels(
+                writer.write(partial, "_parts"), writer.write(merge, "_merge")
+            )
+            tried += [writer.write(partial, "_parts_descriptor", boxes=True)] if boxes else []
+        boxed |= {k.stage.name: k for k in tried if k.descriptors}
+    launcher = write_launcher(plan, tuple(kernels.values()), public, config, chosen, boxed, parts)
+    written = [k for n, k in kernels.items() if n not in split.only]
+    written += [k for pair in parts.values() for k in pair.both]
+    written = [x for k in written for x in (k, boxed.get(k.stage.name)) if x is not None]
+    lists = tuple(k.lists for k in kernels.values() if k.lists is not None)
+    return _module(plan, written, lists, launcher, helpers, frozenset(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelWriter:
+    """Writes the kernels of one module: `public` is its function's name."""
+
+    cascade: Cascade
+    names: Namer
+    public: str
+    helpers: Mapping[str, str]
+
+    def write(
+        self, stage: SweepStage, what: str, permute: bool = False, boxes: bool = False
+    ) -> Kernel:
+        """The kernel of a stage; `what` it does, for its name."""
+        name = self.names.name((what, stage.name), f"{self.public}{what}_kernel")
+        lead = leading_input(self.cascade)
+        return write_kernel(self.cascade, stage, name, lead, self.helpers, permute, boxes)
+
+
+def loads_boxes(plan: Plan, stage: SweepStage) -> bool:
+    """Whether tiles of a stage can be loaded by tensor descriptors; quick when asked again."""
+    return _loads_boxes(Same(plan.cascade), Same(stage))
+
+
+@lru_cache(maxsize=64)
+def _loads_boxes(cascade: Same[Cascade], of: Same[SweepStage]) -> bool:
+    lead, permute = leading_input(cascade.value), permutes_tokens(of.value)
+    kernel = write_kernel(
+        cascade.value, of.value, "kernel", lead, HELPER_NAMES, permute, boxes=True
+    )
+    return bool(kernel.descriptors)
 
 
 def _module(
-    plan: Plan, kernels: Sequence[Kernel], launcher: Launcher, helpers: Mapping[str, str]
+    plan: Plan,
+    kernels: Sequence[Kernel],
+    lists: Sequence[TileLists],
+    launcher: Launcher,
+    helpers: Mapping[str, str],
+    split: frozenset[str],
 ) -> str:
     """The text of a module with these kernels; it is named after itself."""
     permuted = any(k.permuted for k in kernels)
-    lists = tuple(k.lists for k in kernels if k.lists is not None and not k.descriptors)
     sources = helper_sources({h for k in kernels for h in k.helpers}, helpers)
     text = [x for k in kernels for x in k.lines]
     constants = [(name, value) for value, name in CONSTANTS.items() if name in words(text)]
@@ -70,7 +109,7 @@ def _module(
     fields = {
         "cascade": plan.cascade, "kernels": kernels, "launcher": launcher, "helpers": sources,
         "lists": lists, "list_helpers": tile_list_helpers(lists, permuted) if lists else "",
-        "notes": _derivation(plan), "constants": constants,
+        "notes": _derivation(plan, split), "constants": constants,
         "spec": _listing(plan.cascade), "boxed": any(k.descriptors for k in kernels),
         "called": words(x for lines in launcher.stages for x in lines),
     }  # fmt: skip
@@ -92,8 +131,11 @@ def _permutes(stage: SweepStage, config: Config | None) -> bool:
     return permutes_tokens(stage) if asked is None else asked
 
 
-def _derivation(plan: Plan) -> tuple[str, ...]:
-    """How the kernels came about: one line per law used, and per pass that no law could save."""
+def _derivation(plan: Plan, split: frozenset[str]) -> tuple[str, ...]:
+    """How the kernels came about: one line per law used, and per pass that no law could save.
+
+    `split`: the stages whose sweeps are split, and their results merged.
+    """
     lines: list[str] = []
     for stage in plan.stages:
         if not isinstance(stage, SweepStage) or stage.derived is None:
@@ -101,7 +143,7 @@ def _derivation(plan: Plan) -> tuple[str, ...]:
         uses: dict[tuple[str, str], list[str]] = {}
         for c in stage.derived.certificates:
             # How partial results would merge is not used by a kernel that sweeps the whole rank.
-            if c.law != "local-then-fix":
+            if c.law != "local-then-fix" or stage.name in split:
                 place = f"{c.tensor}, line {c.span.line}" if c.span is not None else c.tensor
                 uses.setdefault((c.law, c.reason), []).append(place)
         for (law, reason), places in uses.items():

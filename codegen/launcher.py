@@ -13,9 +13,10 @@ from attnc.codegen.list_calls import ListCaller
 from attnc.codegen.move_tokens import MovedTensors
 from attnc.codegen.names import OWN, Namer
 from attnc.codegen.overflow import overflow
+from attnc.codegen.split_plan import MERGE_WARPS, MOST_AT_ONCE, SplitKernels
 from attnc.codegen.tile_tables import chosen_table, entry, rule_table
 from attnc.codegen.torch_stage import TorchCode
-from attnc.ir.cascade import Cascade, ParamDecl, Rank, TensorDecl
+from attnc.ir.cascade import Cascade, Einsum, ParamDecl, Rank, TensorDecl
 from attnc.ir.expr import Expr, Extent, Param, Read
 from attnc.ir.geometry.key_range import key_range
 from attnc.ir.plan import Plan, SweepStage, TorchStage
@@ -67,9 +68,13 @@ def write_launcher(
     config: Mapping[str, Config],
     chosen: Sequence[Chosen] = (),
     boxed: Mapping[str, Kernel] | None = None,
+    parts: Mapping[str, SplitKernels] | None = None,
 ) -> Launcher:
-    """The launcher of all stages of a plan, in order."""
-    return _Writer(plan, kernels, public, config, chosen, boxed or {}).launcher()
+    """The launcher of all stages of a plan, in order.
+
+    boxed, parts: by the name of a stage, the kernel that loads boxes, those that split its sweep
+    """
+    return _Writer(plan, kernels, public, config, chosen, boxed or {}, parts or {}).launcher()
 
 
 class _Writer:
@@ -81,12 +86,19 @@ class _Writer:
         config: Mapping[str, Config],
         chosen: Sequence[Chosen],
         boxed: Mapping[str, Kernel],
+        parts: Mapping[str, SplitKernels],
     ) -> None:
-        self.plan, self.kernels, self.public, self.config = plan, kernels, public, config
-        self.choices, self.boxed = chosen, boxed
+        self.plan, self.kernels, self.public = plan, kernels, public
+        self.choices, self.boxed, self.parts = chosen, boxed, parts
         self.cascade: Cascade = plan.cascade
         self.names = Namer()
-        self.names.reserve([*OWN, public, *(k.name for k in (*kernels, *boxed.values()))])
+        # a stage and the part of it that a kernel sweeps are configured alike
+        own = {p.partial.stage.name: config[n] for n, p in parts.items() if n in config}
+        self.config = {**config, **own}
+        own_kernels = [x for p in parts.values() for x in p.both]
+        self.names.reserve(
+            [*OWN, public, *(k.name for k in (*kernels, *boxed.values(), *own_kernels))]
+        )
         for table in ("_TILES", "_CHOSEN"):
             self.names.reserve(f"{table}_{i + 1}" for i, _ in enumerate(kernels))
         self.op = self.names.name("op", f"_{public}")
@@ -219,6 +231,7 @@ class _Writer:
     def _asked(self) -> tuple[str, ...]:
         """Components whose extent no tensor has: arguments."""
         axes = {r for t in self.cascade.inputs for r in t.ranks}
+        axes |= {p.part for p in self.parts.values()}
         return tuple(r.name for r in self.cascade.ranks if r.name not in axes and not r.components)
 
     def _scalars(self) -> tuple[Argument, ...]:
@@ -289,14 +302,40 @@ class _Writer:
         ]
         lines += [f"{self.tensor(t)} = {self._empty(t)}" for t in kernel.stage.outputs]
         lines += self._tiles(kernel)
-        row, split = kernel.stage.row, kernel.split
-        counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
         if kernel.lists is not None:
             lines += self.lists.lines(kernel.lists, self._moved(kernel).ranks)
             self.host.helpers |= kernel.lists.host
-            counts = [f"{self._local('row_table')}.shape[1]"] if row else []
-        lines += self._moved(kernel).lines()
-        lines += self._wide(kernel)
+        pair = self.parts.get(kernel.stage.name)
+        if pair is None:
+            return (*lines, *self._run(kernel))
+        parts = self._run_parts(pair)
+        if kernel.stage.name in self.config:
+            return (*lines, *parts)
+        split, whole = ((f"    {x}" for x in found) for found in (parts, self._run(kernel)))
+        return (*lines, f"if {self.extent(pair.part)} > 1:", *split, "else:", *whole)
+
+    def _run_parts(self, pair: SplitKernels) -> tuple[str, ...]:
+        """Sweeps a rank in parts, and merges what they have gathered."""
+        made = [f"{self.tensor(t)} = {self._empty(t)}" for t in pair.partial.stage.outputs]
+        block, threads, stages = self._block(pair.part), *map(self._local, ("threads", "stages"))
+        size = f"triton.next_power_of_2({self.extent(pair.part)})"
+        return (
+            f"# {self.extent(pair.part)} programs share what one would sweep",
+            *made,
+            *self._run(pair.partial),
+            "# what they gathered becomes one",
+            f"{block} = min({MOST_AT_ONCE}, {size})",
+            f"{threads}, {stages} = {32 * MERGE_WARPS}, 1",
+            *self._run(pair.merge),
+        )
+
+    def _run(self, kernel: Kernel) -> tuple[str, ...]:
+        """Launches a kernel, once it is known how."""
+        row, split = kernel.stage.row, kernel.split
+        counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
+        if row and kernel.lists is not None:
+            counts = [f"{self._local('row_table')}.shape[1]"]
+        lines = [*self._moved(kernel).lines(), *self._wide(kernel)]
         counts += [self.extent(r) for r in kernel.stage.grid]
         programs = self._local("programs")
         lines.append(f"{programs} = {' * '.join(counts) or '1'}")
@@ -400,8 +439,10 @@ class _Writer:
         threads, stages, tiles, width = map(self._local, ("threads", "stages", "tiles", "width"))
         targets = f"{row}, {self._block(s.swept)}, {threads}, {stages}"
         fixed = self.config.get(s.name)
+        pair = self.parts.get(s.name)
         if fixed is not None:
-            return [*lines, f"{targets} = {entry(fixed)[1:-1]}"]
+            lines.append(f"{targets} = {entry(fixed)[1:-1]}")
+            return [*lines, *self._parts(pair, s.swept, str(fixed.splits))]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
         self.tables += rule_table(table, s, self.cascade)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
@@ -409,22 +450,34 @@ class _Writer:
         lines.append(f"{width} = min(w for w in {tiles} if w >= {widest})")
         chosen = [x for x in self.choices if x.stage == s.name]
         rule = f"{tiles}[{width}]"
-        if kernel.stage.name in self.boxed:
-            # a fifth item: whether the kernel that loads boxes is asked for
-            targets += f", {self._local('boxes')}"
-            rule = f"(*{rule}, False)"
+        boxed = kernel.stage.name in self.boxed
+        # more items: whether the kernel that loads boxes is asked for, and in how many parts
+        more = [(self._local("boxes"), "False")] if boxed else []
+        more += [(self.extent(pair.part), "1")] if pair is not None else []
+        if more:
+            targets = ", ".join([targets, *(name for name, _ in more)])
+            rule = f"(*{rule}, {', '.join(value for _, value in more)})"
         lines.append(f"{targets} = {rule}")
         if s.row:
             lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
             lines.append(f"    {row} = {FEW_ROWS}")
         if chosen:
             name = f"_CHOSEN_{len(self.chosen) + 1}" if self.chosen else "_CHOSEN"
-            boxed = kernel.stage.name in self.boxed
-            self.chosen += chosen_table(name, chosen, s.row is not None, boxed)
+            self.chosen += chosen_table(name, chosen, s.row is not None, boxed, pair is not None)
             few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
             key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
             lines.append(f"{targets} = {name}.get({key}, ({targets}))")
-        return lines
+        return [*lines, *self._parts(pair, s.swept, "")]
+
+    def _parts(self, pair: SplitKernels | None, swept: str, asked: str) -> Iterator[str]:
+        """The number of parts: as many as were asked for, if there are as many tiles."""
+        if pair is None:
+            return
+        name, tiles = (
+            self.extent(pair.part),
+            f"triton.cdiv({self.extent(swept)}, {self._block(swept)})",
+        )
+        yield f"{name} = max(1, min({asked or name}, {tiles}))"
 
     def _arguments(self, kernel: Kernel) -> list[str]:
         found = []
@@ -485,10 +538,14 @@ class _Writer:
         return len(self._axes(tensor))
 
     def _empty(self, tensor: str) -> str:
-        """An uninitialised tensor: in the inputs' type if it has a feature rank, else float32."""
+        """An uninitialised tensor: in the inputs' type if it has a feature rank, else float32; bool
+        for the flags of parts."""
         axes = self._axes(tensor)
         native = tensor in self.cascade.outputs and self._has_feature(tensor)
-        kind = "" if native else ", dtype=torch.float32"
+        made = self.cascade.producers(tensor)[0]
+        gathered = any(p.part in axes for p in self.parts.values())
+        flags = gathered and isinstance(made, Einsum) and made.dtype == "bool"
+        kind = "" if native else f", dtype=torch.{'bool' if flags else 'float32'}"
         shape = ", ".join(self.extent(r) for r in axes) + ("," if len(axes) == 1 else "")
         return f"{self.lead}.new_empty(({shape}){kind})"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attnc.codegen.scope import Scope
 from attnc.codegen.tile_lists import TileLists
-from attnc.codegen.visits import TileLoop, Visits
+from attnc.codegen.visits import Share, TileLoop, Visits
 
 
 def table_name(scope: Scope) -> str:
@@ -51,14 +51,14 @@ def listed_tiles(scope: Scope) -> Visits:
     swept = scope.stage.swept
     at = scope.namer.name(("lists", "index"), "i")
     opening = (f"{scope.start(swept)} = tl.load({tiles_name(scope)} + {at})",)
-    head = f"for {at} in range({{}}, {{}}):"
+    share = Share.of(scope)
+    head = f"for {at} in range({{}}):"
+    full, rest = head.format(share.first(begin, middle)), head.format(share.second(middle, end))
     return Visits(
-        (),
+        (*share.setup, *share.back),
         (
-            TileLoop(
-                ("# tiles in which nothing is hidden",), head.format(begin, middle), opening, True
-            ),
-            TileLoop(("# the other tiles",), head.format(middle, end), opening),
+            TileLoop(("# tiles in which nothing is hidden",), full, opening, True),
+            TileLoop(("# the other tiles",), rest, opening),
         ),
     )
 

@@ -71,9 +71,8 @@ def _break_operators(line: str, indent: int) -> list[str] | None:
 
 def _break_call(line: str, indent: int) -> list[str] | None:
     """`f(a, b)` as `f(`, `a, b,`, `)`; the first bracket that closes at the end of the line."""
-    tail = line[len(line.rstrip(")]}:,")) :]
     opened = [i for i, depth in _depths(line) if depth == 0 and line[i] in "([{"]
-    if not opened or not tail.startswith((")", "]", "}")):
+    if not opened or not line.rstrip(":,").endswith((")", "]", "}")):
         return None
     start = opened[-1]
     close = _closing(line, start)

@@ -20,11 +20,15 @@ def rule_table(name: str, stage: SweepStage, cascade: Cascade) -> list[str]:
 
 
 def chosen_table(
-    name: str, chosen: Sequence[Chosen], has_rows: bool, boxed: bool = False
+    name: str,
+    chosen: Sequence[Chosen],
+    has_rows: bool,
+    boxed: bool = False,
+    split: bool = False,
 ) -> list[str]:
     """What was chosen for a stage, by GPU and kind of call; of equal keys the first counts.
 
-    `boxed`: with whether tiles are loaded by tensor descriptors.
+    `boxed`: with whether tiles are loaded by tensor descriptors; `split`: with the number of parts.
     """
     entries: dict[str, str] = {}
     for x in chosen:
@@ -32,6 +36,7 @@ def chosen_table(
         few = f", {x.few}" if has_rows else ""
         own = entry(x.config)
         own = f"{own[:-1]}, {x.config.descriptors})" if boxed else own
+        own = f"{own[:-1]}, {x.config.splits})" if split else own
         entries.setdefault(f"({gpu}, {x.itemsize}, {x.width}{few})", own)
     return [f"{name} = {{{', '.join(f'{k}: {v}' for k, v in entries.items())}}}"]
 

@@ -50,6 +50,54 @@ class Visits:
     loops: tuple[TileLoop, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which steps of a loop are a program's own: all, or those of its part.
+
+    Parts take turns, so what is visited is shared evenly wherever it lies. In a second loop they do
+    so from the last part on: those get its odd steps that got fewer of the first.
+
+    setup: what the spans use; of a second loop, `back` as well
+    """
+
+    setup: tuple[str, ...]
+    back: tuple[str, ...]
+    step: str
+    turn: str = ""
+    turn_back: str = ""
+
+    @staticmethod
+    def of(scope: Scope, unit: str = "") -> Share:
+        """The share of a program in loops of steps of `unit`, or of 1."""
+        rank = scope.stage.part
+        if rank is None:
+            return Share((), (), unit)
+        parts, times = scope.extent(rank), f" * {unit}" if unit else ""
+        turn, back, step = (
+            scope.namer.name(("share", x), f"{scope.stage.swept}_{x}")
+            for x in ("turn", "turn_back", "step")
+        )
+        part = scope.place(rank) if scope.boxes else f"{scope.place(rank)}.to(tl.int32)"
+        setup = (
+            f"# {parts} programs take turns: each takes every {parts}-th tile",
+            f"{turn} = {part}{times}",
+            f"{step} = {parts}{times}",
+        )
+        return Share(setup, (f"{back} = {step} - {unit or 1} - {turn}",), step, turn, back)
+
+    def first(self, start: str, stop: str) -> str:
+        """The span of a program's steps from `start` to `stop`."""
+        return self._span(start, stop, self.turn)
+
+    def second(self, start: str, stop: str) -> str:
+        """Likewise, of a second loop."""
+        return self._span(start, stop, self.turn_back)
+
+    def _span(self, start: str, stop: str, turn: str) -> str:
+        begin = turn if turn and start == "0" else f"{start} + {turn}" if turn else start
+        return ", ".join(x for x in (begin, stop, self.step) if x)
+
+
 def visit_kinds(stage: SweepStage, cascade: Cascade) -> tuple[VisitKind, ...]:
     """How the kernel of a stage walks the swept rank, pass by pass."""
     listed = listed_visibility(stage, cascade) is not None
@@ -76,7 +124,8 @@ def is_light(stage: SweepStage) -> bool:
     """Whether a second body fits in the registers beside the first.
 
     All that it saves where there is no mask is the test for the end of the rank; with several
-    passes or accumulators, or tiles at computed places, it was seen to spill.
+    passes or accumulators, or tiles at computed places, it was seen to spill. One row is done with
+    a tile before the next one has come.
     """
     lets = (x.value for p in stage.passes for x in p.body)
     loads = [x.read.indices for x in lets if isinstance(x, Load)]
@@ -85,14 +134,16 @@ def is_light(stage: SweepStage) -> bool:
     )
     pairs = any({Index(stage.swept), Index(stage.row or "")} <= {*at} for at in loads)
     wide = [c for p in stage.passes for c in p.carries if {*c.ranks} & {*stage.columns}]
-    return len(stage.passes) == 1 and len(wide) == 1 and not computed and not pairs
+    plain = stage.row is not None and len(stage.passes) == 1 and len(wide) == 1
+    return plain and not computed and not pairs
 
 
 def all_tiles(scope: Scope) -> Visits:
     """Every tile, each with its mask."""
     rank = scope.stage.swept
-    head = f"for {scope.start(rank)} in range(0, {scope.extent(rank)}, {scope.block(rank)}):"
-    return Visits((), (TileLoop((), head),))
+    share = Share.of(scope, scope.block(rank))
+    span = share.first("0", scope.extent(rank))
+    return Visits(share.setup, (TileLoop((), f"for {scope.start(rank)} in range({span}):"),))
 
 
 def range_tiles(keys: KeyRange, tiles: Tiles, loads: Mapping[Expr, Expr]) -> Visits:
@@ -159,24 +210,26 @@ class _RangeWriter:
         if stop != extent:
             stop = self._named(setup, f"{rank}_stop", stop)
         at = self.scope.start(rank)
-        head = f"for {at} in range({full_start}, {full_stop}, {block}):"
+        share = Share.of(self.scope, block)
+        setup += (*share.setup, *share.back)
+        head = f"for {at} in range({share.first(full_start, full_stop)}):"
         full = TileLoop(("# tiles in which nothing is hidden",), head, full=True)
         if start == full_start:
             where = (
                 "# the tiles after them" if setup[1:] else f"# the last tile, if {rank} ends in it"
             )
-            return Visits(tuple(setup), (full, self._rest(full_stop, stop, [where])))
+            return Visits(tuple(setup), (full, self._rest(full_stop, stop, [where], share)))
         jump = ["# the tiles on both sides of them"]
         gap = self._named(jump, "skipped", f"{full_stop} - {full_start}")
-        rest = self._rest(start, f"{stop} - {gap}", jump)
+        rest = self._rest(start, f"{stop} - {gap}", jump, share)
         opening = (f"{at} += tl.where({at} < {full_start}, 0, {gap})",)
         return Visits(tuple(setup), (full, replace(rest, opening=opening)))
 
-    def _rest(self, start: str, stop: str, before: list[str]) -> TileLoop:
+    def _rest(self, start: str, stop: str, before: list[str], share: Share) -> TileLoop:
         """These loads are not pipelined: the tiles are few, and a second pipeline takes registers
         that the first one needs."""
         rank = self.scope.stage.swept
-        span = f"{start}, {stop}, {self.scope.block(rank)}"
+        span = share.second(start, stop)
         head = f"for {self.scope.start(rank)} in tl.range({span}, num_stages=1):"
         return TileLoop(tuple(before), head, late=True)
 

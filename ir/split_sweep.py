@@ -45,6 +45,10 @@ class SplitSweep:
     partial: SweepStage
     merge: SweepStage
 
+    @property
+    def both(self) -> tuple[SweepStage, SweepStage]:
+        return self.partial, self.merge
+
 
 def split_sweep(stage: SweepStage, cascade: Cascade) -> SplitSweep | None:
     """A stage in parts; None if it has several passes: a later one waits for all parts."""
@@ -54,6 +58,7 @@ def split_sweep(stage: SweepStage, cascade: Cascade) -> SplitSweep | None:
     states = _partial_states(stage, cascade)
     partial = replace(
         stage,
+        name=f"{stage.name}_parts",
         grid=(part, *stage.grid),
         passes=(replace(stage.passes[0], after=()),),
         stores=tuple(_store(p, part) for p in states),
