@@ -107,6 +107,7 @@ class _Evaluation:
             # the first tiles of a pipeline, and the list that tells of them
             once["waits"] += 3 if sweep.kind == "lists" else 1
             passes.append(self._pass(sweep, values))
+        values = self._values(self.form.sweeps[-1].chained)
         for section in self.form.before:
             values.add(section, once)
             values.address(section.tiles, (0, 0), _PER_PIECE_OF_ROWS, once)
