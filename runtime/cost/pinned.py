@@ -79,5 +79,6 @@ def _lack(call: Call, stage: SweepStage, config: Config, limits: Limits) -> Lack
 
 
 def config_text(c: Config) -> str:
-    """`128x64, 8 warps, 3 stages`."""
-    return f"{c.block_m}x{c.block_n}, {c.num_warps} warps, {c.num_stages} stages"
+    """`128x64, 8 warps, 3 stages, by descriptors`."""
+    how = ", by descriptors" if c.descriptors else ""
+    return f"{c.block_m}x{c.block_n}, {c.num_warps} warps, {c.num_stages} stages{how}"

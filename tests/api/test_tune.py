@@ -17,7 +17,7 @@ from attnc.runtime.cost.calibration import specs_only
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.choices import measured_configs
 from attnc.runtime.cost.predict import estimate
-from attnc.runtime.cost.tile_choice import Proof
+from attnc.runtime.cost.prove import Proof
 from attnc.runtime.targets import load_target
 from attnc.runtime.tuning import Bench
 

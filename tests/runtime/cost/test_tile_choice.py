@@ -9,7 +9,7 @@ import pytest
 
 from attnc.codegen.config import Config
 from attnc.errors import AttncError
-from attnc.runtime.cost import tile_choice
+from attnc.runtime.cost import prove
 from attnc.runtime.cost.calibration import specs_only
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.machine_demand import MachineKernel, Request
@@ -20,7 +20,7 @@ from attnc.runtime.machine_code import Resources
 from attnc.runtime.targets import load_target
 
 SHAPE = {"B": 2, "H": 8, "G": 2, "M": 2048, "N": 2048, "D": 64, "E": 64}
-H100 = load_target("h100")
+H100, A100 = load_target("h100"), load_target("a100")
 
 # Of a configuration: the resources that "compiling" it gives, or the error.
 Compiler = Callable[[Config], Resources | AttncError]
@@ -50,7 +50,7 @@ def compile_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compiler], Compiled
             call = Call(r.plan, r.params, r.extents, r.dtype)
             return MachineKernel(planned(call, r.sweep, r.target, r.config).demand, found)
 
-        monkeypatch.setattr(tile_choice, "compiled_kernels", compiled)
+        monkeypatch.setattr(prove, "compiled_kernels", compiled)
         return seen
 
     return install
@@ -65,7 +65,7 @@ def test_the_model_chooses_among_what_was_compiled(
 ) -> None:
     seen = compile_by(resources)
     (found,) = choose(call, H100)
-    assert len(seen) == found.compiled == 3
+    assert len(seen) == found.compiled == 4
     assert found.config in seen and found.runner_up in seen
     assert found.candidates > 50
     assert found.time.ms.mid > 0 and found.tier == "specs only"
@@ -75,13 +75,14 @@ def test_the_model_chooses_among_what_was_compiled(
     assert choose(call, H100) == (found,)
 
 
-def test_first_proofs_differ_in_warps(
+def test_first_proofs_differ_in_tile_and_warps(
     call: Call, compile_by: Callable[[Compiler], Compiled]
 ) -> None:
     seen = compile_by(resources)
-    choose(call, H100)
+    choose(call, A100)
     assert len({c.num_warps for c in seen}) > 1
-    assert len({(c.block_m, c.block_n, c.num_warps) for c in seen}) == len(seen)
+    assert len({(c.block_m, c.block_n, c.num_warps) for c in seen}) == len(seen) == 3
+    assert not any(c.descriptors for c in seen)
 
 
 def test_what_spills_is_never_taken(call: Call, compile_by: Callable[[Compiler], Compiled]) -> None:
@@ -89,27 +90,39 @@ def test_what_spills_is_never_taken(call: Call, compile_by: Callable[[Compiler],
         return resources(c, spills=8 * (c.block_m * c.block_n > 32 * 32))
 
     seen = compile_by(spilling)
-    (found,) = choose(call, H100)
+    (found,) = choose(call, A100)
     assert found.config.block_m * found.config.block_n <= 32 * 32
     assert found.compiled == len(seen)
     assert all(p.reason == "it spills 8 bytes per thread" for p in found.rejected)
-    # what needs no less than something that spilled is not compiled
-    for i, c in enumerate(seen):
-        assert not any(
-            p.num_warps == c.num_warps
-            and p.block_m <= c.block_m
-            and p.block_n <= c.block_n
-            and p.num_stages <= c.num_stages
-            and spilling(p).spills
-            for p in seen[: i - (i - 3) % 2 if i > 2 else 0]
-        )
+    assert len(seen) < 20
+
+
+def test_with_descriptors_the_kernel_without_them_is_proven_too(
+    call: Call, compile_by: Callable[[Compiler], Compiled]
+) -> None:
+    seen = compile_by(lambda c: resources(c, spills=8 * (not c.descriptors and c.block_m > 32)))
+    (found,) = choose(call, H100)
+    assert found.config.block_m <= 32
+    assert {replace(found.config, descriptors=x) for x in (False, True)} <= {*seen}
+    reasons = {p.reason for p in found.rejected if p.config.descriptors}
+    assert reasons == {"without descriptors, it spills 8 bytes per thread"}
+
+
+def test_where_descriptors_gain_nothing_they_are_not_taken(
+    call: Call, compile_by: Callable[[Compiler], Compiled]
+) -> None:
+    compile_by(resources)
+    (found,) = choose(call, H100)
+    assert not found.config.descriptors
+    assert found.runner_up == replace(found.config, descriptors=True)
+    assert found.why.endswith("the same time, and its descriptors have to be made")
 
 
 def test_where_everything_spills_the_least_is_taken_and_told(
     call: Call, compile_by: Callable[[Compiler], Compiled]
 ) -> None:
     compile_by(lambda c: resources(c, spills=c.block_m + c.block_n))
-    (found,) = choose(call, H100)
+    (found,) = choose(call, A100)
     assert found.kernel is not None
     least = found.kernel.resources.spills
     assert found.note.startswith(f"it spills {least} bytes per thread, and the other")
