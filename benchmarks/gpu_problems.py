@@ -172,6 +172,7 @@ PROBLEMS = (
     Problem("softcap, d 128", "softcap", _SHORT),
     Problem("grouped heads, d 128", "gqa", replace(_SHORT, h=32, g=8)),
     Problem("decode, 16K keys", "gqa", Shape(16, 32, 8, 1, 16384, 128)),
+    Problem("decode, ungrouped", "gqa", Shape(64, 8, 8, 1, 16384, 128)),
     Problem("causal, d 64", "causal", _NARROW),
     Problem("full, d 64", "sdpa", _NARROW),
     Problem("causal 16K, d 128", "causal", _LONG),
@@ -185,7 +186,7 @@ FITTED = (
     ("window 1024 of 16K", "attnc"),
     ("FLUX w 80x80 s 1x1", "attnc gather"),
     ("1-D 32K w 2048 s 256", "attnc"),
-    ("decode, 16K keys", "attnc"),
+    ("decode, ungrouped", "attnc"),
     ("32 documents in 16K", "attnc"),
 )
 # Every configuration of these is timed beside the model's choice.
