@@ -8,6 +8,7 @@ bounds of its first and of its last query.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from attnc.ir.cascade import Cascade
@@ -45,6 +46,8 @@ class KeyRange:
     growing: bool
 
 
+# Asked for again and again of the same plan, which is predicted at many shapes.
+@lru_cache(maxsize=512)
 def key_range(visibility: Visibility, cascade: Cascade) -> KeyRange | None:
     """The range of keys visible to each query; None where that is no single range, or not known
     to be: keys on both sides of a gap, congruences, tensors read at the key.
