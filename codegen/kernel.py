@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from attnc.codegen.address import Addressing
+from attnc.codegen.choose_bounds import choose_bounds
 from attnc.codegen.coordinates import Coordinates, Definition, tile_coordinates
 from attnc.codegen.descriptors import Boxes, Descriptor
 from attnc.codegen.expr import Tiles, Variable
@@ -149,7 +150,7 @@ def write_kernel(
     `boxes`: tiles are loaded and stored by tensor descriptors where that is possible; then no
     integer that the kernel calculates may pass 32 bits.
     """
-    stage = prune(stage)
+    stage = choose_bounds(prune(stage), cascade)
     ranges = tuple(key_range(p.visibility, cascade) for p in stage.passes)
     lists = kernel_lists(stage, cascade, f"_{name}_tiles")
     if lists is not None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from attnc.codegen.choose_bounds import choose_bounds
 from attnc.codegen.names import Namer
 from attnc.codegen.prune import all_lets, used_names
 from attnc.ir.cascade import Cascade
@@ -46,6 +47,7 @@ class NamedParts:
 
 def name_mask_parts(stage: SweepStage, cascade: Cascade) -> NamedParts:
     """The stage with lets for the integers that its masks compute of rows or of keys."""
+    stage = choose_bounds(stage, cascade)
     found = _Finder(stage, cascade)
     masks = [
         e for p in stage.passes for x in p.body if _is_pointwise(x) for e in value_exprs(x.value)

@@ -97,6 +97,8 @@ def na1d_kernel(
     m_bound = tl.minimum(m_block_ * stride + stride - 1, m_gap)
     m_bound_ = tl.minimum(m_block_ * stride + floordiv_tile, m_gap)
     m_bound_2 = tl.minimum(tl.maximum(m_bound_ - floordiv_tile_2, 0), m_block_2 - window)
+    m_choice = tl.where((causal != 0), m_bound - window + 1, m_bound_2)
+    m_choice_ = tl.where((causal != 0), m_block + 1, m_bound_2 + window)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -139,13 +141,7 @@ def na1d_kernel(
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :] & (m_rest[:, None] == offs_n[None, :] % dilation)
-            & tl.where(
-                (causal != 0),
-                (m_bound[:, None] - window < n_block[None, :])
-                & (n_block[None, :] <= m_block[:, None]),
-                (m_bound_2[:, None] <= n_block[None, :])
-                & (n_block[None, :] < m_bound_2[:, None] + window),
-            ),
+            & (n_block[None, :] >= m_choice[:, None]) & (n_block[None, :] < m_choice_[:, None]),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
@@ -501,7 +497,7 @@ def _na1d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na1d_27466070179e_{__name__}")
+_OP = re.sub(r"\W", "_", f"na1d_b00ef796cfb3_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

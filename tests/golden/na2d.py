@@ -107,6 +107,8 @@ def na2d_kernel(
     my_bound = tl.minimum(my_block_ * stride_0 + stride_0 - 1, my_gap)
     my_bound_ = tl.minimum(my_block_ * stride_0 + floordiv_tile, my_gap)
     my_bound_2 = tl.minimum(tl.maximum(my_bound_ - floordiv_tile_2, 0), my_block_2 - window_0)
+    my_choice = tl.where((causal_0 != 0), my_bound - window_0 + 1, my_bound_2)
+    my_choice_ = tl.where((causal_0 != 0), my_block + 1, my_bound_2 + window_0)
     mx_rest = offs_mx % dilation_1
     mx_block = offs_mx // dilation_1
     mx_block_ = mx_block // stride_1
@@ -115,6 +117,8 @@ def na2d_kernel(
     mx_bound = tl.minimum(mx_block_ * stride_1 + stride_1 - 1, mx_gap)
     mx_bound_ = tl.minimum(mx_block_ * stride_1 + floordiv_tile_3, mx_gap)
     mx_bound_2 = tl.minimum(tl.maximum(mx_bound_ - floordiv_tile_4, 0), mx_block_2 - window_1)
+    mx_choice = tl.where((causal_1 != 0), mx_bound - window_1 + 1, mx_bound_2)
+    mx_choice_ = tl.where((causal_1 != 0), mx_block + 1, mx_bound_2 + window_1)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -161,21 +165,9 @@ def na2d_kernel(
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :] & (my_rest[:, None] == offs_ny[None, :] % dilation_0)
-            & tl.where(
-                (causal_0 != 0),
-                (my_bound[:, None] - window_0 < ny_block[None, :])
-                & (ny_block[None, :] <= my_block[:, None]),
-                (my_bound_2[:, None] <= ny_block[None, :])
-                & (ny_block[None, :] < my_bound_2[:, None] + window_0),
-            )
+            & (ny_block[None, :] >= my_choice[:, None]) & (ny_block[None, :] < my_choice_[:, None])
             & (mx_rest[:, None] == offs_nx[None, :] % dilation_1)
-            & tl.where(
-                (causal_1 != 0),
-                (mx_bound[:, None] - window_1 < nx_block[None, :])
-                & (nx_block[None, :] <= mx_block[:, None]),
-                (mx_bound_2[:, None] <= nx_block[None, :])
-                & (nx_block[None, :] < mx_bound_2[:, None] + window_1),
-            ),
+            & (nx_block[None, :] >= mx_choice[:, None]) & (nx_block[None, :] < mx_choice_[:, None]),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
@@ -214,7 +206,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 32, 256, 2), 128: (64, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -657,7 +649,7 @@ def _na2d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na2d_2536cee2ae4c_{__name__}")
+_OP = re.sub(r"\W", "_", f"na2d_dfb6144730c0_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())

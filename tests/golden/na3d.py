@@ -112,6 +112,8 @@ def na3d_kernel(
     mt_bound = tl.minimum(mt_block_ * stride_0 + stride_0 - 1, mt_gap)
     mt_bound_ = tl.minimum(mt_block_ * stride_0 + floordiv_tile, mt_gap)
     mt_bound_2 = tl.minimum(tl.maximum(mt_bound_ - floordiv_tile_2, 0), mt_block_2 - window_0)
+    mt_choice = tl.where((causal_0 != 0), mt_bound - window_0 + 1, mt_bound_2)
+    mt_choice_ = tl.where((causal_0 != 0), mt_block + 1, mt_bound_2 + window_0)
     my_rest = offs_my % dilation_1
     my_block = offs_my // dilation_1
     my_block_ = my_block // stride_1
@@ -120,6 +122,8 @@ def na3d_kernel(
     my_bound = tl.minimum(my_block_ * stride_1 + stride_1 - 1, my_gap)
     my_bound_ = tl.minimum(my_block_ * stride_1 + floordiv_tile_3, my_gap)
     my_bound_2 = tl.minimum(tl.maximum(my_bound_ - floordiv_tile_4, 0), my_block_2 - window_1)
+    my_choice = tl.where((causal_1 != 0), my_bound - window_1 + 1, my_bound_2)
+    my_choice_ = tl.where((causal_1 != 0), my_block + 1, my_bound_2 + window_1)
     mx_rest = offs_mx % dilation_2
     mx_block = offs_mx // dilation_2
     mx_block_ = mx_block // stride_2
@@ -128,6 +132,8 @@ def na3d_kernel(
     mx_bound = tl.minimum(mx_block_ * stride_2 + stride_2 - 1, mx_gap)
     mx_bound_ = tl.minimum(mx_block_ * stride_2 + floordiv_tile_5, mx_gap)
     mx_bound_2 = tl.minimum(tl.maximum(mx_bound_ - floordiv_tile_6, 0), mx_block_2 - window_2)
+    mx_choice = tl.where((causal_2 != 0), mx_bound - window_2 + 1, mx_bound_2)
+    mx_choice_ = tl.where((causal_2 != 0), mx_block + 1, mx_bound_2 + window_2)
 
     g_p_max = tl.full([BLOCK_M], float("-inf"), tl.float32)  # max so far
     z = tl.zeros([BLOCK_M], tl.float32)  # sum so far
@@ -177,29 +183,11 @@ def na3d_kernel(
         k = tl.load(k_ptrs + n0_wide * stride_kn, mask=in_d[:, None] & in_n[None, :], other=0.0)
         s_dot_visible = tl.where(
             in_n[None, :] & (mt_rest[:, None] == offs_nt[None, :] % dilation_0)
-            & tl.where(
-                (causal_0 != 0),
-                (mt_bound[:, None] - window_0 < nt_block[None, :])
-                & (nt_block[None, :] <= mt_block[:, None]),
-                (mt_bound_2[:, None] <= nt_block[None, :])
-                & (nt_block[None, :] < mt_bound_2[:, None] + window_0),
-            )
+            & (nt_block[None, :] >= mt_choice[:, None]) & (nt_block[None, :] < mt_choice_[:, None])
             & (my_rest[:, None] == offs_ny[None, :] % dilation_1)
-            & tl.where(
-                (causal_1 != 0),
-                (my_bound[:, None] - window_1 < ny_block[None, :])
-                & (ny_block[None, :] <= my_block[:, None]),
-                (my_bound_2[:, None] <= ny_block[None, :])
-                & (ny_block[None, :] < my_bound_2[:, None] + window_1),
-            )
+            & (ny_block[None, :] >= my_choice[:, None]) & (ny_block[None, :] < my_choice_[:, None])
             & (mx_rest[:, None] == offs_nx[None, :] % dilation_2)
-            & tl.where(
-                (causal_2 != 0),
-                (mx_bound[:, None] - window_2 < nx_block[None, :])
-                & (nx_block[None, :] <= mx_block[:, None]),
-                (mx_bound_2[:, None] <= nx_block[None, :])
-                & (nx_block[None, :] < mx_bound_2[:, None] + window_2),
-            ),
+            & (nx_block[None, :] >= mx_choice[:, None]) & (nx_block[None, :] < mx_choice_[:, None]),
             tl.dot(q, k, input_precision="ieee"), float("-inf"),
         )
         g_p_max_new = tl.maximum(g_p_max, tl.max(s_dot_visible, 1))
@@ -238,7 +226,7 @@ def _limits() -> dict[str, int]:
 # By bytes of an element, by the widest feature block: rows, swept per tile, threads, load stages.
 _TILES = {
     2: {
-        64: (128, 32, 256, 2), 128: (64, 64, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
+        64: (128, 64, 256, 2), 128: (128, 32, 256, 2), 256: (64, 32, 256, 2), 512: (32, 16, 256, 2),
         1024: (16, 16, 256, 2),
     },
     4: {128: (32, 32, 128, 2), 1024: (16, 16, 256, 2)},
@@ -766,7 +754,7 @@ def _na3d_kernel_tiles(
 
 
 # One op per version of this module and per place where it is loaded.
-_OP = re.sub(r"\W", "_", f"na3d_3af2526e3022_{__name__}")
+_OP = re.sub(r"\W", "_", f"na3d_e24c9eb7da09_{__name__}")
 
 
 @torch.library.custom_op(f"attnc::{_OP}", mutates_args=())
