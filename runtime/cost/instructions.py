@@ -25,6 +25,7 @@ class Instruction:
     compared: registers that it compares, and a number if it compares them with one
     commits:  closes a group of asynchronous copies to shared memory
     awaits:   waits until at most this many such groups are under way
+    barrier:  where arrivals of announced copies are counted: announced here, or waited for
     lone:     one warp runs it for all; if it has no predicate, the whole block of instructions
     guarded:  whether it has a predicate
     spins:    tests whether something has arrived, in a loop until it has
@@ -44,6 +45,7 @@ class Instruction:
     compared: tuple[tuple[str, ...], int | None] | None = None
     commits: bool = False
     awaits: int | None = None
+    barrier: str = ""
     lone: bool = False
     guarded: bool = False
     spins: bool = False

@@ -3,7 +3,8 @@
 Loads that are under way at the same time are one round trip: the first instruction that reads what
 one of them brings waits for all. That wait counts unless there is a matrix product between the load
 and its reader, or the load belongs to the iteration before: then there was time for it to arrive.
-For asynchronous copies the reader is the instruction that waits for their group.
+For asynchronous copies the reader is the instruction that waits for their group, for those that
+were announced at a barrier the one that waits there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class _State:
 
     registers: dict[str, int] = field(default_factory=dict)
     groups: list[int] = field(default_factory=list)
+    announced: dict[str, list[int]] = field(default_factory=dict)
     open: bool = False
     products: int = 0
     first: int = 0
@@ -53,8 +55,12 @@ class _State:
             done = len(self.groups) - min(i.awaits, len(self.groups))
             waited |= any(map(self._late, self.groups[:done]))
             del self.groups[:done]
+        if i.barrier and i.work.l2:
+            self.announced.setdefault(i.barrier, []).append(self.products)
+        elif copies := self.announced.get(i.barrier):
+            waited |= self._late(copies.pop(0))
         self.registers.update(dict.fromkeys(i.fills, self.products))
-        self.open |= i.work.l2 > 0 and i.work.shared > 0
+        self.open |= i.work.l2 > 0 and i.work.shared > 0 and not i.barrier
         if i.commits:
             self.groups.append(self.products if self.open else -1)
             self.open = False

@@ -70,6 +70,7 @@ _NUMBER = re.compile(r"-?0x[0-9a-f]+")
 _ADD = frozenset("IADD IADD3 VIADD UIADD3".split())
 _MOVE = frozenset("MOV UMOV".split())
 _COMPARE = frozenset("ISETP UISETP".split())
+_PLACED = re.compile(r"\[UR\d+\+(0x[0-9a-f]+)\]")
 _TARGET = re.compile(r"`\(([^)]+)\)")
 _NEVER = ("!PT", "!UPT")
 _IMMEDIATE = re.compile(r"(?:U?MOV|IMAD\.MOV\.U32) U?R\d+, (?:RZ, RZ, )?(0x[0-9a-f]+)")
@@ -136,11 +137,19 @@ def _instruction(
         compared=_compared(operand) if name in _COMPARE else None,
         commits=name == "LDGDEPBAR",
         awaits=int(limit[1], 16) if limit else None,
+        barrier=_barrier(parts, operands),
         lone=name in _ELECTED or parts[:3] == _EXPECTS,
         guarded=bool(guard),
         spins=name == "NANOSLEEP" or "TRYWAIT" in parts,
         known=known,
     )
+
+
+def _barrier(parts: list[str], operands: str) -> str:
+    """The place of a barrier in shared memory; those of the buffers of a pipeline are one."""
+    used = parts[:3] == _EXPECTS or (parts[0] == "SYNCS" and "TRYWAIT" in parts)
+    place = _PLACED.search(operands) if used else None
+    return place[1] if place else ""
 
 
 def _flow(
