@@ -6,9 +6,10 @@
 1. What is timed later is compiled, by several processes at once.
 2. Every library spec is verified on the device in fp32, bf16 and fp16 (`attnc verify`), as far as
    `--budget` seconds suffice.
-3. attnc's kernels are timed beside attention without the mask (`dense`, torch's flash and cuDNN
-   backends), compiled FlexAttention and, where a mask is causal, torch's own causal attention: same
-   tensors, same run. Outputs are compared at sampled elements.
+3. attnc's kernels, with tiles that a module picks by itself and with those that the cost model
+   chooses (`attnc chosen`, as `attnc compile` has it), are timed beside attention without the mask
+   (`dense`, torch's flash and cuDNN backends), compiled FlexAttention and, where a mask is causal,
+   torch's own causal attention: same tensors, same run. Outputs are compared at sampled elements.
 4. What the cost model predicted of attnc's kernels from the target's figures alone is printed
    beside (`model`, and how far it is `off`). Its parameters are then fitted to the rows that
    `gpu_problems.py` declares; errors are given on these and on the others, which the fit has not

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from gpu_model import chosen, device_name
 from gpu_problems import Problem, count_tiles, kernels, problem, visible_scores
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -69,8 +70,13 @@ class Timing:
 
 
 def contestants(p: Problem, gpu: bool) -> tuple[str, ...]:
-    """What can compute a problem; `dense` is attention without the mask."""
-    ours = ("attnc gather", "attnc permuted") if p.extents else ("attnc",)
+    """What can compute a problem; `dense` is attention without the mask.
+
+    `attnc chosen` has the tiles that the model chooses, the other kernels those that a module picks
+    by itself.
+    """
+    plain = ("attnc gather", "attnc permuted") if p.extents else ("attnc",)
+    ours = (*plain, "attnc chosen")
     dense = ("flash", "cudnn") if gpu else ("math",)
     square = p.shape.m == p.shape.n
     causal = dense if p.spec in ("causal", "gqa") and square else ()
@@ -146,7 +152,10 @@ def _attnc(p: Problem, tensors: tuple[Tensor, ...], impl: str, seconds: float) -
 
 
 def _module(p: Problem, lead: Tensor, impl: str) -> ModuleType:
-    """The emitted module, which chooses its tiles; gathering is what it does by default."""
+    """The emitted module, which picks its tiles; gathering is what it does by default."""
+    tiny = lead.device.type == "cpu"
+    if impl == "attnc chosen":
+        return _emitted(p, lead, chosen(p.name, tiny, "h200" if tiny else device_name() or ""))
     config = kernels(p, lead.element_size()) if impl == "attnc permuted" else {}
     return _emitted(p, lead, {name: replace(c, permuted=True) for name, c in config.items()})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gpu_problems import FITTED, problem
 
 from attnc.codegen.candidates import candidates
 from attnc.codegen.config import Config
+from attnc.codegen.emit import loads_boxes
 from attnc.compilation import complete_shape
 from attnc.ir.plan import SweepStage
 from attnc.runtime.cost.calibration import (
@@ -69,7 +71,7 @@ def forecast(name: str, impl: str, tiny: bool, target: str) -> Forecast:
 
     `tiny`: counted in the plan, which compiles nothing.
     """
-    call, configs = _call(name, tiny), _configs(name, impl, tiny)
+    call, configs = _call(name, tiny), _configs(name, impl, tiny, target)
     fidelity: Fidelity = "roofline" if tiny else "machine code"
     p = predict(call, load_target(target), fidelity=fidelity, configs=configs)
     c = p.longest.config
@@ -86,8 +88,10 @@ def _call(name: str, tiny: bool) -> Call:
     return Call(attn.plan, attn.run_time_params, extents, dtype, tensors)
 
 
-def _configs(name: str, impl: str, tiny: bool) -> Configs:
+def _configs(name: str, impl: str, tiny: bool, target: str) -> Configs:
     """What the emitted module launches."""
+    if impl == "attnc chosen":
+        return chosen(name, tiny, target)
     call = _call(name, tiny)
     permuted = True if impl == "attnc permuted" else None
     return {s.name: replace(rule(call, s), permuted=permuted) for s in call.sweeps}
@@ -165,7 +169,7 @@ def _exactly(s: Setting) -> Calibration:
 
 
 def _case(name: str, impl: str, tiny: bool, target: Target) -> _Case:
-    call, configs = _call(name, tiny), _configs(name, impl, tiny)
+    call, configs = _call(name, tiny), _configs(name, impl, tiny, target.name)
     if tiny:
         kernels = {s.name: planned(call, s, target, configs[s.name]) for s in call.sweeps}
     else:
@@ -180,19 +184,30 @@ def _shown(e: Errors | None) -> dict[str, Any] | None:
 # tiles -------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4)
 def chosen(name: str, tiny: bool, target: str) -> Configs:
     """The model's first choice; in `tiny`, the launcher's rule."""
     if tiny:
-        return _configs(name, "attnc", tiny)
+        return _configs(name, "attnc", tiny, target)
     return {c.stage: c.config for c in choose(_call(name, tiny), load_target(target))}
 
 
 def sweep(name: str, tiny: bool, target: str) -> tuple[Configs, ...]:
-    """Configurations of a problem with one kernel: all that may fit, two in `tiny`."""
+    """Configurations of a problem with one kernel, two in `tiny`.
+
+    All that may fit, but for tiles of fewer than 32 places and pipelines of more than 3 stages; by
+    pointers, and by tensor descriptors where the kernel can have them.
+    """
     call, machine = _call(name, tiny), load_target(target)
     (stage,) = call.sweeps
     if tiny:
         return tuple({stage.name: Config(m, 16, 4, 2)} for m in (16, 32))
     dims = call.widths(stage) | {r: call.extent(r) for r in (stage.row, stage.swept) if r}
     found = candidates(stage, call.plan.cascade, dims, call.itemsize, limits_of(machine))
-    return tuple({stage.name: c} for c in found if min(c.block_m, c.block_n) >= 32)
+    boxes = machine.capability >= 90 and loads_boxes(call.plan, stage)
+    return tuple(
+        {stage.name: replace(c, descriptors=d)}
+        for c in found
+        if min(c.block_m, c.block_n) >= 32 and c.num_stages <= 3
+        for d in ((False, True) if boxes else (False,))
+    )

@@ -117,7 +117,8 @@ def _sweep(run: Run, name: str, children: Sequence[ChildProcess]) -> dict[str, A
 
 def _tiles(configs: Configs) -> str:
     return ", ".join(
-        f"{c.block_m}x{c.block_n} {c.num_warps}w {c.num_stages}s" for c in configs.values()
+        f"{c.block_m}x{c.block_n} {c.num_warps}w {c.num_stages}s{' tma' * c.descriptors}"
+        for c in configs.values()
     )
 
 
