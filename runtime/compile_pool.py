@@ -76,7 +76,7 @@ def compile_many(
     for item in enumerate(jobs):
         waiting.put(item)
     count = waiting.qsize()
-    size = max(1, min(count, processes or _cpus()))
+    size = max(1, min(count, processes or cpus()))
     results: dict[int, CompiledKernel | AttncError] = {}
 
     def serve(scratch: str) -> None:
@@ -107,7 +107,8 @@ def _next(waiting: queue.SimpleQueue[tuple[int, Job]]) -> tuple[int, Job] | None
         return None
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -26,7 +27,7 @@ from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Dot, Let, Plan, SweepStage
 from attnc.runtime.cache import Cache, content_key
-from attnc.runtime.compile_pool import Job, compile_many
+from attnc.runtime.compile_pool import Job, compile_many, cpus
 from attnc.runtime.cost.kernel_key import call_classes, plan_digest, sources_digest
 from attnc.runtime.cost.machine_counts import EmittedKernel, count_kernel
 from attnc.runtime.dtypes import element_bytes
@@ -86,7 +87,7 @@ def compiled_kernels(
             found[key] = known
     if not cached_only:
         missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in found}
-        made = _compiled(tuple(missing.values()))
+        made = _compiled(tuple(missing.values())) if missing else ()
         for key, kernel in zip(missing, made, strict=True):
             found[key] = kernel
             if isinstance(kernel, MachineKernel):
@@ -142,12 +143,18 @@ def _compiled(requests: Sequence[Request]) -> tuple[MachineKernel | AttncError, 
             except AttncError as e:
                 found[i] = e
         made = compile_many([job for job, _ in jobs.values()]) if jobs else ()
-        for (i, (_, emitted)), kernel in zip(jobs.items(), made, strict=True):
-            found[i] = kernel if isinstance(kernel, AttncError) else _counted(kernel, emitted)
+        # most of the reading is a disassembler's, a process of its own
+        with ThreadPoolExecutor(cpus()) as pool:
+            counted = pool.map(_counted, made, (emitted for _, emitted in jobs.values()))
+            found.update(zip(jobs, counted, strict=True))
     return tuple(found[i] for i in range(len(requests)))
 
 
-def _counted(kernel: CompiledKernel, emitted: EmittedKernel) -> MachineKernel | AttncError:
+def _counted(
+    kernel: CompiledKernel | AttncError, emitted: EmittedKernel
+) -> MachineKernel | AttncError:
+    if isinstance(kernel, AttncError):
+        return kernel
     try:
         counts = count_kernel(kernel, emitted)
     except AttncError as e:

@@ -1,7 +1,8 @@
 """The loops of a kernel's machine code, found from its jumps, and the way through each iteration.
 
 Of branches that meet again the way with more instructions is taken: work that a condition may
-skip counts as done, and of two alternatives the longer one.
+skip counts as done, and of two alternatives the longer one, in which a loop counts as so many
+rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import TypeAlias
 
 from attnc.ir.demand import Demand
 from attnc.runtime.cost.instructions import Instruction
+
+# As how many rounds a loop counts where ways are compared: any that is more than a few.
+ROUNDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ class _Ways:
     def _loop(self, header: int) -> tuple[Loop, int]:
         members = self.members[header]
         way, weight = self._way(header, members, header)
-        return Loop(header, frozenset(members), way), weight
+        return Loop(header, frozenset(members), way), ROUNDS * weight
 
     def _way(
         self, entry: int, region: set[int], header: int | None

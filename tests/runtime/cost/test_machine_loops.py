@@ -14,7 +14,7 @@ from attnc.ir.demand import Demand
 from attnc.runtime.cost.amdgcn import read_amdgcn
 from attnc.runtime.cost.instructions import Instruction
 from attnc.runtime.cost.loop_counters import iterations, unrolled
-from attnc.runtime.cost.machine_loops import Code, Loop, find_loops, walk
+from attnc.runtime.cost.machine_loops import ROUNDS, Code, Loop, Step, find_loops, walk
 from attnc.runtime.cost.round_trips import round_trips, round_trips_per_iteration
 from attnc.runtime.cost.sass import read_sass
 
@@ -91,7 +91,7 @@ def written(tree: Sequence[Tree], labels: Iterator[int]) -> list[str]:
 
 
 def longest(tree: Sequence[Tree]) -> int:
-    """Instructions on the longest way, each loop walked once."""
+    """Instructions on the longest way, every loop walked `ROUNDS` times."""
     total = 0
     for node in tree:
         match node:
@@ -101,19 +101,15 @@ def longest(tree: Sequence[Tree]) -> int:
                 first = longest(taken) + bool(other)
                 total += 1 + max(first, longest(other)) + 1
             case Repeat(body, at_end):
-                total += 1 + (not at_end) + longest(body) + 1 + 1
+                total += ROUNDS * (1 + (not at_end) + longest(body) + 1) + 1
     return total
 
 
-def loops_in(tree: Sequence[Tree]) -> int:
-    found = 0
-    for node in tree:
-        match node:
-            case Choice(taken, other):
-                found += loops_in(taken) + loops_in(other)
-            case Repeat(body):
-                found += 1 + loops_in(body)
-    return found
+def rounds(way: Sequence[Step]) -> dict[int, float]:
+    """`ROUNDS` for every loop on a way."""
+    loops = [x for x in way if isinstance(x, Loop)]
+    inner = [item for x in loops for item in rounds(x.way).items()]
+    return {x.header: float(ROUNDS) for x in loops} | dict(inner)
 
 
 def read(rows: Sequence[str]) -> Code:
@@ -123,7 +119,7 @@ def read(rows: Sequence[str]) -> Code:
 @given(trees(3))
 def test_the_way_through_nested_loops_and_branches_is_the_longest(tree: tuple[Tree, ...]) -> None:
     code = read(written(tree, count()))
-    assert walk(code, code.way, 1, {}).issue == longest(tree) + 1
+    assert walk(code, code.way, 1, rounds(code.way)).issue == longest(tree) + 1
 
 
 @given(trees(2))
@@ -132,9 +128,11 @@ def test_a_loop_counts_as_often_as_it_goes_round(body: tuple[Tree, ...]) -> None
     code = read(written((Repeat((inside,), True),), count()))
     (outer,) = code.loops()
     (inner,) = outer.inner
+    times = rounds(inner.way)
     once = longest(body) + 2
-    assert walk(code, inner.way, 1, {}).issue == once
-    assert walk(code, outer.way, 8, {inner.header: 5}).issue == 8 * (1 + 5 * once + 1 + 1)
+    assert walk(code, inner.way, 1, times).issue == once
+    times[inner.header] = 5
+    assert walk(code, outer.way, 8, times).issue == 8 * (1 + 5 * once + 1 + 1)
 
 
 # particular code ---------------------------------------------------------------------------------
@@ -292,6 +290,20 @@ def test_a_copy_is_waited_for_where_its_group_is() -> None:
     assert waits([LATEST, COPY, GROUP, PRODUCT]) == 0
     assert waits([COPY, GROUP, LATEST, PRODUCT]) == 1
     assert waits([COPY, GROUP, instruction("DEPBAR.LE", "SB0, 0x1"), PRODUCT]) == 0
+
+
+def test_an_announced_copy_is_waited_for_at_its_barrier() -> None:
+    announced = [
+        instruction("IMAD.MOV.U32", "R8, RZ, RZ, 0x4000"),
+        instruction("SYNCS.ARRIVE.TRANS64", "RZ, [UR19+0x18000], R8"),
+    ]
+    arrived = instruction("SYNCS.PHASECHK.TRANS64.TRYWAIT", "P0, [UR17+0x18000], R9")
+    another = instruction("SYNCS.PHASECHK.TRANS64.TRYWAIT", "P0, [UR17+0x18010], R9")
+    assert waits([*announced, arrived, PRODUCT]) == 1
+    assert waits([*announced, another, PRODUCT]) == 0
+    assert waits([arrived, PRODUCT, *announced]) == 0
+    # of two buffers the one that was announced first
+    assert waits([*announced, *announced, PRODUCT, arrived, arrived]) == 0
 
 
 def test_round_trips_inside_a_tile_count_as_often_as_the_loop_goes_round() -> None:
