@@ -180,10 +180,11 @@ class _Reader:
         values = (let.value for let in lets if not isinstance(let.value, Load))
         found = {r for v in values for e in value_exprs(v) for r in _coordinates(e)}
         swept = self.stage.swept
-        own = [r for r in found if (self.cascade.rank(r).parent or r) == swept]
+        parts = self.cascade.rank(swept).components
+        own = found & {*parts} or found & {swept}
         counts = Counter[tuple[Pipe, Axes]](("alu", self._axes([r])) for r in own)
-        if own and swept not in own:
-            counts["sfu", ()] += DIVISOR.sfu * (len(self.cascade.rank(swept).components) - 1)
+        if own and own <= {*parts}:
+            counts["sfu", ()] += DIVISOR.sfu * (len(parts) - 1)
         return counts
 
     def _loads(self, let: Let) -> Iterable[Moved]:

@@ -52,7 +52,7 @@ def test_border_tiles_and_passes_are_told_apart() -> None:
 
 @pytest.mark.parametrize(("name", "gpu", "width"), [("softcap", "h100", 64), ("na2d", "a100", 128)])
 def test_both_fidelities_count_the_same(name: str, gpu: str, width: int) -> None:
-    """Matrix products exactly, special functions within 10 %, bytes and adds within a quarter."""
+    """Matrix products exactly, special functions within 10 %, the other units less closely."""
     made = plan(load_text(*library.resolve(name)))
     (stage,) = made.stages
     assert isinstance(stage, SweepStage)
@@ -68,7 +68,6 @@ def test_both_fidelities_count_the_same(name: str, gpu: str, width: int) -> None
         for ours, theirs in ((a.full, b.full), (a.partial, b.partial)):
             assert ours.tensor == theirs.tensor
             assert ours.sfu == pytest.approx(theirs.sfu, rel=0.1)
-            assert ours.l2 == pytest.approx(theirs.l2, rel=0.1)
-            assert ours.shared == pytest.approx(theirs.shared, rel=0.25)
-            assert ours.fma == pytest.approx(theirs.fma, rel=0.35)
+            assert ours.shared == pytest.approx(theirs.shared, rel=0.1)
+            assert ours.fma == pytest.approx(theirs.fma, rel=0.25)
             assert ours.alu == pytest.approx(theirs.alu, rel=0.35)
