@@ -219,22 +219,29 @@ class _Problem(Generic[T]):
         """Levenberg and Marquardt's method, kept within the limits."""
         damping, cost = 1e-3, self._cost(x, scatter)
         for _ in range(_STEPS):
-            slopes = self._slopes(x, free)
-            down = slopes.T @ self._off(x) / scatter**2
-            down += ((x - self._likely) / self.width**2)[free]
-            curvature = self._curvature(slopes, free, scatter)
-            better = None
-            while better is None and damping < 1e8:
-                tried = x.copy()
-                step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), down)
-                tried[free] -= step
-                tried = np.clip(tried, self._least, self._most)
-                new = self._cost(tried, scatter)
-                better = tried if new < cost else None
-                damping *= 0.2 if better is not None else 5.0
-            if better is None:
+            found = self._step(x, free, scatter, cost, damping)
+            if found is None:
                 break
-            gained, x, cost = cost - new, better, new
+            x, lower, damping = found
+            gained, cost = cost - lower, lower
             if gained <= 1e-9 * (cost + 1):
                 break
         return x
+
+    def _step(
+        self, x: Floats, free: NDArray[np.bool_], scatter: float, cost: float, damping: float
+    ) -> tuple[Floats, float, float] | None:
+        """A point of lower cost, its cost, and how to damp the next step; None: there is none."""
+        slopes = self._slopes(x, free)
+        down = slopes.T @ self._off(x) / scatter**2
+        down += ((x - self._likely) / self.width**2)[free]
+        curvature = self._curvature(slopes, free, scatter)
+        while damping < 1e8:
+            tried = x.copy()
+            tried[free] -= np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), down)
+            tried = np.clip(tried, self._least, self._most)
+            found = self._cost(tried, scatter)
+            if found < cost:
+                return tried, found, 0.2 * damping
+            damping *= 5
+        return None
