@@ -253,7 +253,8 @@ class _Writer:
         tile += f" and {scope.block(scope.split)} of {scope.split}" if scope.split else ""
         at = f" at one ({', '.join(s.grid)})" if s.grid else ""
         times = {1: "once", 2: "twice"}.get(len(s.passes), f"{len(s.passes)} times")
-        whole = f"A program holds {tile}{at} and sweeps {s.swept} {times}."
+        swept = f"{s.swept} {times}" if s.part is None else f"a part of {s.swept}"
+        whole = f"A program holds {tile}{at} and sweeps {swept}."
         return f"{whole}\n\n    {_COPIES}\n    " if scope.boxes else whole
 
     # the sweeps --------------------------------------------------------------------------------

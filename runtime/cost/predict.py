@@ -8,7 +8,7 @@ machine code:  the same, counted in the compiled kernel; the launch is simulated
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -23,6 +23,7 @@ from attnc.runtime.cost.machine_demand import Request, compiled_kernels
 from attnc.runtime.cost.occupancy import programs_per_sm
 from attnc.runtime.cost.other_stages import permutation_time, torch_time
 from attnc.runtime.cost.prediction import Fidelity, Interval, Prediction, StageTime, interval
+from attnc.runtime.cost.split_call import split_call
 from attnc.runtime.cost.tile_visits import Mask, tile_visits, visible_points
 from attnc.runtime.cost.timing import Work, busy_ms, kernel_ms, total_demand
 from attnc.runtime.cost.traffic import traffic_bytes
@@ -62,8 +63,9 @@ def predict(
     configuration that cannot be launched, E813 where the compiler fails; where it is absent, the
     prediction is at the fidelity `roofline`, and says so.
     """
-    check_memory(call, target)
     chosen = {s.name: (configs or {}).get(s.name) or rule(call, s) for s in call.sweeps}
+    call, chosen = split_call(call, chosen)
+    check_memory(call, target)
     notes = list(_unknown_masks(call)) if mask == "own" else []
     kernels: dict[str, Kernel] = {}
     if fidelity == "machine code":
@@ -90,8 +92,23 @@ def estimate(
 
     Raises AttncError E852 where it surely cannot be launched.
     """
-    kernel, likely = planned(call, stage, target, config), calibration.certain()
-    return kernel_time(call, stage, target, kernel, "machine code", likely, "own")
+    call, chosen = split_call(call, {stage.name: config})
+    likely = calibration.certain()
+    return joined_time(
+        kernel_time(call, s, target, planned(call, s, target, c), "machine code", likely, "own")
+        for s, c in ((s, chosen[s.name]) for s in call.sweeps if s.name in chosen)
+    )
+
+
+def joined_time(times: Iterable[StageTime]) -> StageTime:
+    """The time of a stage: of its kernel, or of those that sweep in parts and merge."""
+    first, *others = times
+    if not others:
+        return first
+    ms, traffic = first.ms, first.traffic
+    for t in others:
+        ms, traffic = ms + t.ms, traffic + t.traffic
+    return replace(first, ms=ms, traffic=traffic)
 
 
 def check_memory(call: Call, target: Target) -> None:
@@ -194,7 +211,7 @@ def kernel_time(
         units=units,
         flops=_flops(call, stage, mask),
         traffic=traffic,
-        config=shown(config),
+        config=shown(config) | ({} if stage.part is None else {"splits": call.extent(stage.part)}),
         programs=visits.programs,
         full=visits.total("full"),
         partial=visits.total("partial"),

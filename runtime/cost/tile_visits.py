@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attnc.codegen.config import MAX_COLUMNS, Config
+from attnc.codegen.config import MAX_COLUMNS, Config, tile_sides
 from attnc.codegen.visits import VisitKind, visit_kinds
 from attnc.ir.expr import Apply, Expr, Index, Number
 from attnc.ir.geometry.census import census
-from attnc.ir.geometry.layout import Layout, TileAxis, layouts, tile_shape
+from attnc.ir.geometry.layout import Layout, TileAxis, layouts
 from attnc.ir.geometry.put_in_numbers import put_in_numbers
 from attnc.ir.geometry.tiling import Axis
 from attnc.ir.plan import SweepStage
@@ -65,11 +65,12 @@ def tile_visits(call: Call, stage: SweepStage, config: Config, mask: Mask = "own
     A mask that reads captured data which the call lacks hides nothing. Counted once per call and
     size of tiles.
     """
-    key = (stage.name, config.block_m, config.block_n, mask)
+    shapes = config.shape_m, config.shape_n
+    key = (stage.name, config.block_m, config.block_n, *shapes, mask)
     if key not in call.known:
         call.known[key] = _visits(call, stage, config, mask)
     found: Visits = call.known[key]
-    return found
+    return found if stage.part is None else _in_turns(found, call.extent(stage.part))
 
 
 def visible_points(call: Call, stage: SweepStage, mask: Mask = "own") -> int:
@@ -78,7 +79,9 @@ def visible_points(call: Call, stage: SweepStage, mask: Mask = "own") -> int:
     if key not in call.known:
         walk = _walk(call, stage, mask)
         seen = joint_visibility((p.seen for p in walk.passes), call.plan.cascade)
-        cut = [_axes(call, layout, 64) for layout in layouts(seen, call.plan.cascade)]
+        whole = Config(64, 64, 4, 2)
+        rows, keys = layouts(seen, call.plan.cascade)
+        cut = _axes(call, rows, whole, True), _axes(call, keys, whole, False)
         counted = census(seen, _grid(call, seen), cut[0], cut[1], call.bound, grouped=False)
         call.known[key] = counted.visible * _others(call, stage, seen.grid)
     found: int = call.known[key]
@@ -148,7 +151,7 @@ def _visits(call: Call, stage: SweepStage, config: Config, mask: Mask) -> Visits
 
 def _pass_visits(call: Call, p: _WalkedPass, grid: tuple[str, ...], config: Config) -> PassVisits:
     v, spread = p.seen, prod(call.extent(r) for r in grid if r not in p.seen.grid)
-    rows, keys = _axes(call, p.rows, config.block_m), _axes(call, p.keys, config.block_n)
+    rows, keys = _axes(call, p.rows, config, True), _axes(call, p.keys, config, False)
     if p.kind == "all":
         count = prod(a.tiles for a in rows) * prod(map(call.extent, grid))
         visited = np.full(count, prod(a.tiles for a in keys))
@@ -178,15 +181,32 @@ def _grid(call: Call, v: Visibility) -> tuple[Axis, ...]:
 
 def _others(call: Call, stage: SweepStage, grid: tuple[str, ...]) -> int:
     """The points of the grid at which a mask is the same, as it depends on `grid` alone."""
-    return prod(call.extent(r) for r in stage.grid if r not in grid)
+    return prod(call.extent(r) for r in stage.grid if r not in grid and r != stage.part)
 
 
-def _axes(call: Call, layout: Layout | None, block: int) -> tuple[Axis, ...]:
-    """A rank's tiles of `block` places, over its components where its tiles have several axes."""
+def _in_turns(whole: Visits, parts: int) -> Visits:
+    """What each of so many programs visits that take turns at what one would visit.
+
+    The first part begins at the full tiles, the last one at those at a border.
+    """
+    turns = np.arange(parts)[:, None]
+    passes = (
+        PassVisits(
+            ((p.full + parts - 1 - turns) // parts).ravel(), ((p.partial + turns) // parts).ravel()
+        )
+        for p in whole.passes
+    )
+    return Visits(tuple(passes), whole.repeats)
+
+
+def _axes(call: Call, layout: Layout | None, c: Config, of_rows: bool) -> tuple[Axis, ...]:
+    """A rank's tiles, over its components where its tiles have several axes."""
     if layout is None:
         return ()
     names = layout.coordinates
-    sides = tile_shape(block, tuple(map(call.extent, names))) if len(names) > 1 else (block,)
+    sides: tuple[int, ...] = (c.block_m if of_rows else c.block_n,)
+    if len(names) > 1:
+        sides = tile_sides(c, of_rows, tuple(map(call.extent, names)))
     return tuple(call.axis(name, side) for name, side in zip(names, sides, strict=True))
 
 

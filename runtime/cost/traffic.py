@@ -46,10 +46,14 @@ def _streamed(stage: SweepStage) -> Iterator[str]:
 
 
 def _slices(call: Call, stage: SweepStage, tensor: str) -> int:
-    """How many parts of a tensor there are that no two grid points share; rows have their own."""
+    """How many parts of a tensor there are that no two grid points share; rows have their own.
+
+    Programs that take turns at its tiles share none of them.
+    """
     inside = {stage.swept, *stage.inner, *stage.columns}
     own = [r for r in call.axes(tensor) if r not in inside]
-    return prod(call.extent(r) for r in own) or 1
+    own += [stage.part] if stage.part is not None else []
+    return prod(map(call.extent, own)) or 1
 
 
 def _tile_bytes(call: Call, stage: SweepStage, tensor: str, config: Config) -> int:
