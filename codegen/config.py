@@ -6,7 +6,7 @@ they admit was seen not to spill there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from attnc.codegen.prune import all_lets, operands, prune, used_names
 from attnc.codegen.tile_lists import listed_visibility
 from attnc.ir.cascade import Cascade
 from attnc.ir.expr import Apply, Read
+from attnc.ir.geometry.layout import tile_shape
 from attnc.ir.ops import OPS
 from attnc.ir.plan import Dot, Let, Load, Pass, SweepStage, value_exprs
 from attnc.ir.presence import TRUE
@@ -30,6 +31,8 @@ class Config:
     before the kernel and back after it; None: where `permutes_tokens` says so.
     descriptors: whether tiles are loaded by tensor descriptors where that is possible.
     splits: programs that share the swept tiles of one row tile; their states are merged afterwards.
+    shape_m, shape_n: sides of a tile over the components of its rank, where a tile has several;
+    None: as equal as they can be.
     """
 
     block_m: int
@@ -39,6 +42,14 @@ class Config:
     permuted: bool | None = None
     descriptors: bool = False
     splits: int = 1
+    shape_m: tuple[int, ...] | None = None
+    shape_n: tuple[int, ...] | None = None
+
+
+def tile_sides(c: Config, of_rows: bool, extents: Sequence[int]) -> tuple[int, ...]:
+    """The sides of a tile of rows, or of swept coordinates, over components of these extents."""
+    given = c.shape_m if of_rows else c.shape_n
+    return given or tile_shape(c.block_m if of_rows else c.block_n, extents)
 
 
 @dataclass(frozen=True, slots=True)
