@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from attnc.ir.frame import ParamValue
@@ -17,7 +18,7 @@ from attnc.tiles import show_value
 if TYPE_CHECKING:
     from attnc.api import Attention
 
-_BAR = 40
+_BAR, _LINE = 40, 100
 _FITS = {
     "surely": "surely fits",
     "likely": "likely fits",
@@ -202,12 +203,12 @@ def _assumptions(p: Predicted) -> Iterator[str]:
         "roofline": "operations and bytes counted in the plan: the longest decides",
         "machine code": "instructions counted in the compiled kernel, its launch simulated",
     }
-    yield f"fidelity     {p.prediction.fidelity}: {counted[p.prediction.fidelity]}"
+    told = [("fidelity", f"{p.prediction.fidelity}: {counted[p.prediction.fidelity]}")]
     if any(s.config for s in p.prediction.stages):
-        yield f"tiles        {p.tiles}"
-    yield f"calibration  {p.prediction.tier}: {p.setup.calibration.source}"
-    for note in p.prediction.notes:
-        yield f"note         {note}"
+        told.append(("tiles", p.tiles))
+    told.append(("calibration", f"{p.prediction.tier}: {p.setup.calibration.source}"))
+    for name, text in (*told, *(("note", note) for note in p.prediction.notes)):
+        yield from wrap(f"{name:13s}{text}", _LINE, subsequent_indent=" " * 13)
 
 
 def show_interval(ms: Interval) -> str:

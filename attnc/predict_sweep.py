@@ -129,15 +129,26 @@ class PredictedSweep:
         fixed = {n: v for n, v in self.shared_shape().items() if n not in self.rows[0].values}
         yield ", ".join(f"{n}={v}" for n, v in fixed.items())
         yield ""
-        yield from table([self._head(), *map(self._cells, self.rows)])
+        configs = self.configs
+        several = len(configs) > 1
+        head = self._head(several)
+        yield from table([head, *(self._cells(r, len(head), several) for r in self.rows)])
         yield ""
         if self.budget is not None:
             yield from self._fitting()
+        if len(configs) == 1:
+            yield f"tiles of {configs[0]}"
         names = dict.fromkeys(r.predicted.baseline[0] for r in self.rows if r.predicted)
         tiers = tuple(dict.fromkeys(self.tiers.values()))
         named = [f"{tier} ({target})" for target, tier in self.tiers.items()]
         calibration = ", ".join(tiers if len(tiers) == 1 else named)
         yield f"over: {', '.join(names)}; fidelity: {self.fidelity}; calibration: {calibration}"
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configurations of the longest kernel that occur."""
+        seen = (r.predicted.config for r in self.rows if r.predicted is not None)
+        return tuple(dict.fromkeys(show_config(c) for c in seen if c))
 
     def shared_shape(self) -> Mapping[str, int]:
         """Extents that are the same in all rows."""
@@ -145,17 +156,16 @@ class PredictedSweep:
         first = shapes[0] if shapes else {}
         return {n: v for n, v in first.items() if all(s.get(n) == v for s in shapes)}
 
-    def _head(self) -> tuple[str, ...]:
+    def _head(self, configs: bool) -> tuple[str, ...]:
         fits = ("fits",) if self.budget is not None else ()
         share = ("end to end",) if self.setups[0].share is not None else ()
         names = (*self.rows[0].values, "ms", "low", "high", "TFLOP/s", "over", *share)
-        return (*names, "limited by", "config", *fits)
+        return (*names, "limited by", *(("config",) if configs else ()), *fits)
 
-    def _cells(self, r: SweepRow) -> tuple[str, ...]:
+    def _cells(self, r: SweepRow, columns: int, configs: bool) -> tuple[str, ...]:
         names = tuple(v if isinstance(v, str) else show_value(v) for v in r.values.values())
-        width = len(self._head()) - len(names)
         if r.predicted is None:
-            return (*names, *["-"] * (width - 1), r.lack)
+            return (*names, *["-"] * (columns - len(names) - 1), r.lack)
         p, ms = r.predicted, r.predicted.ms
         whole = () if p.end_to_end is None else (f"{p.end_to_end:.2f}x",)
         fits = () if self.budget is None else (r.fits,)
@@ -165,7 +175,7 @@ class PredictedSweep:
             times(p.speedup),
             *whole,
             p.prediction.bottleneck,
-            show_config(p.config) if p.config else "-",
+            *((show_config(p.config) if p.config else "-",) if configs else ()),
             *fits,
         )
 
