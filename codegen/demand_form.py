@@ -201,12 +201,13 @@ class _Reader:
                     yield Moved(tuple(sorted(ranks)), False, self._size(read.tensor))
 
     def _size(self, tensor: str) -> int:
-        """Bytes of an element; 0 for that of the inputs."""
+        """Bytes of an element; 0 for that of the inputs. Between stages floats are single."""
         declared = next((t for t in self.cascade.inputs if t.name == tensor), None)
         if declared is not None:
             return _BYTES.get(declared.dtype, 0)
         features = {*self.stage.inner, *self.stage.columns}
-        return 0 if features & {*self.scope.axes_of(tensor)} else 4
+        kept = tensor in self.cascade.outputs and features & {*self.scope.axes_of(tensor)}
+        return 0 if kept else _BYTES.get(self.scope.tensor_dtype(tensor), 4)
 
     def _product(self, w: LetWork) -> Product:
         dot, axes = w.let.value, frozenset(w.let.ranks)

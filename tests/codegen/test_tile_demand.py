@@ -90,6 +90,12 @@ def test_one_program_loads_its_rows_and_stores_its_result_once() -> None:
     assert once.sfu == 4 * 128 + 256 * 3 * 3
 
 
+def test_what_goes_between_stages_is_stored_in_full_precision() -> None:
+    once = first("talking_heads").once
+    # the rows and their weights of one head of 64; the result as float32
+    assert once.l2 == 2 * (128 * 64 + 64) + 4 * 128 * 64
+
+
 def test_warps_without_rows_compute_what_others_do() -> None:
     """wgmma takes 64 rows: of 8 warps with one such tile, both halves compute the map."""
     small, large = (first("causal", Config(rows, 64, 8, 2)).passes[0].full for rows in (64, 128))
