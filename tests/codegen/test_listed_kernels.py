@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.codegen.softmax import masked_softmax
+
 Load = Callable[[str], ModuleType]
 Exact = Callable[..., tuple[Tensor, ...]]
 
@@ -144,20 +146,7 @@ def test_torch_compile(load: Load) -> None:
         assert torch.equal(compiled(*tensors), model(*tensors))
 
 
-PLANE = """attention planes
-rank m = (my, mx)
-rank n = (ny, nx)
-param d: int = 2 in [1, inf)
-input Q[b, h, m, c]
-input K[b, h, n, c]
-input V[b, h, n, e]
-S[b, h, m, n] = sum(c) Q[b, h, m, c] * K[b, h, n, c]
-P[b, h, m, n] = softmax(n) S[b, h, m, n]  where {where}
-O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
-output O[b, h, m, e]
-"""
-
-
+PLANES = "rank m = (my, mx)\nrank n = (ny, nx)\n"
 MASKS = [
     "my % d == ny % d and abs(mx - nx) <= 2",
     "my % d == ny % d and mx % d == nx % d and n <= m",
@@ -168,7 +157,7 @@ MASKS = [
 
 def planes(where: str, d: int, load: Load, exact: Exact, **changes: tuple[str, str]) -> None:
     """Groups of unequal length; queries and keys in planes of other shapes."""
-    spec = PLANE.format(where=where)
+    spec = masked_softmax(where, f"{PLANES}param d: int = 2 in [1, inf)", over="c")
     for old, new in changes.values():
         spec = spec.replace(old, new)
     shape = {"b": 1, "h": 1, "m": 7 * 11, "n": 8 * 10, "c": 4, "e": 4}
@@ -181,8 +170,8 @@ def planes(where: str, d: int, load: Load, exact: Exact, **changes: tuple[str, s
         tensors["doc"] = torch.randint(0, 2, (1, 80), generator=random)
     told = {"MY": 7, "MX": 11, "NY": 8, "NX": 10} if "my" in where else {}
     if not told:
-        spec = spec.replace("rank m = (my, mx)\nrank n = (ny, nx)\n", "")
-    found = load(spec).planes(*tensors.values(), **told, d=d)
+        spec = spec.replace(PLANES, "")
+    found = load(spec).masked(*tensors.values(), **told, d=d)
     wanted = exact(spec.replace("d: int = 2", f"d: int = {d}"), tensors, **told)
     for x, y in zip(found if isinstance(found, tuple) else (found,), wanted, strict=True):
         assert_near(x, y)
@@ -237,24 +226,14 @@ def test_tokens_are_permuted_where_one_alone_is_less_than_a_sector(
     assert_near(found, exact(BOX, tensors, **told)[0])
 
 
-HEADS = """attention heads
-input Q[b, h, m, d]
-input K[b, h, n, d]
-input V[b, h, n, e]
-S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
-P[b, h, m, n] = softmax(n) S[b, h, m, n]  where n + 9 * b <= m + 11 * h or n % 25 < 3
-O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
-output O[b, h, m, e]
-"""
-
-
 def test_lists_per_point_of_the_grid(load: Load, exact: Exact) -> None:
     random = torch.Generator().manual_seed(5)
     shapes = (2, 3, 37, 8), (2, 3, 61, 8), (2, 3, 61, 8)
     tensors = {t: torch.randn(s, generator=random) for t, s in zip("QKV", shapes, strict=True)}
-    module = load(HEADS)
+    spec = masked_softmax("n + 9 * b <= m + 11 * h or n % 25 < 3")
+    module = load(spec)
     assert hasattr(module, "_list_tiles")
-    assert_near(module.heads(*tensors.values()), exact(HEADS, tensors)[0])
+    assert_near(module.masked(*tensors.values()), exact(spec, tensors)[0])
 
 
 def neighbours(at: Tensor, length: int, dilation: int) -> Tensor:

@@ -31,6 +31,7 @@ from attnc.ir.pipeline import plan
 from attnc.ir.plan import SweepStage
 from attnc.ir.visibility import Visibility, joint_visibility
 from attnc.runtime.modules import load_source
+from tests.codegen.softmax import masked_softmax
 
 HEADER = """import functools
 import itertools
@@ -43,16 +44,6 @@ import torch
 import triton
 
 
-"""
-SOFTMAX = """attention masked
-{declared}
-input Q[b, h, m, d]
-input K[b, h, n, d]
-input V[b, h, n, e]
-S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
-P[b, h, m, n] = softmax(n) S[b, h, m, n]  where {where}
-O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
-output O[b, h, m, e]
 """
 
 
@@ -273,7 +264,7 @@ def test_library(name: str, split: bool) -> None:
 def spec(where: str, declared: str = "") -> str:
     """A spec with a mask, and those of the declarations that it uses."""
     used = [x for x in declared.splitlines() if re.search(rf"\b{re.split('[ [:]', x)[1]}\b", where)]
-    return SOFTMAX.format(declared="\n".join(used), where=where)
+    return masked_softmax(where, "\n".join(used))
 
 
 SMALL = {"b": 2, "h": 2, "m": 37, "n": 43, "d": 2, "e": 2, "r": 3, "i": 3, "j": 3}
