@@ -95,6 +95,8 @@ class _Writer:
         # a stage and the part of it that a kernel sweeps are configured alike
         own = {p.partial.stage.name: config[n] for n, p in parts.items() if n in config}
         self.config = {**config, **own}
+        stages = [s for s in plan.stages if isinstance(s, SweepStage)]
+        self.part_ranks = {*(p.part for p in parts.values()), *(s.part for s in stages if s.part)}
         own_kernels = [x for p in parts.values() for x in p.both]
         self.names.reserve(
             [*OWN, public, *(k.name for k in (*kernels, *boxed.values(), *own_kernels))]
@@ -303,7 +305,8 @@ class _Writer:
         lines += [f"{self.tensor(t)} = {self._empty(t)}" for t in kernel.stage.outputs]
         lines += self._tiles(kernel)
         if kernel.lists is not None:
-            lines += self.lists.lines(kernel.lists, self._moved(kernel).ranks)
+            sides = self._sides(kernel.stage)
+            lines += self.lists.lines(kernel.lists, self._moved(kernel).ranks, sides)
             self.host.helpers |= kernel.lists.host
         pair = self.parts.get(kernel.stage.name)
         if pair is None:
@@ -413,6 +416,20 @@ class _Writer:
             self.cascade, self.tensor, self._number, self._block, self._local, self.lead
         )
 
+    def _sides(self, stage: SweepStage) -> dict[str, str]:
+        """By rank, the sides of its tiles where they were chosen: a tuple, or what may be one."""
+        fixed = self.config.get(stage.name)
+        chosen = [x for x in self.choices if x.stage == stage.name]
+        found = {}
+        for field, rank in zip(SHAPES, (stage.row, stage.swept), strict=True):
+            if rank is None:
+                continue
+            if fixed is not None and getattr(fixed, field):
+                found[rank] = repr(getattr(fixed, field))
+            elif fixed is None and any(_field(chosen, field)):
+                found[rank] = self._local(field)
+        return found
+
     def _number(self, e: Expr) -> str:
         return self.host.write(e).text
 
@@ -452,18 +469,20 @@ class _Writer:
         rule = f"{tiles}[{width}]"
         boxed = kernel.stage.name in self.boxed
         # more items: whether the kernel that loads boxes is asked for, and in how many parts
-        more = [(self._local("boxes"), "False")] if boxed else []
-        more += [(self.extent(pair.part), "1")] if pair is not None else []
+        more = [("descriptors", self._local("boxes"), "False")] if boxed else []
+        more += [("splits", self.extent(pair.part), "1")] if pair is not None else []
+        more += [(f, self._local(f), "None") for f in SHAPES if any(_field(chosen, f))]
         if more:
-            targets = ", ".join([targets, *(name for name, _ in more)])
-            rule = f"(*{rule}, {', '.join(value for _, value in more)})"
+            targets = ", ".join([targets, *(name for _, name, _ in more)])
+            rule = f"(*{rule}, {', '.join(value for *_, value in more)})"
         lines.append(f"{targets} = {rule}")
         if s.row:
             lines.append(f"if {self.extent(s.row)} <= {FEW_ROWS}:")
             lines.append(f"    {row} = {FEW_ROWS}")
         if chosen:
             name = f"_CHOSEN_{len(self.chosen) + 1}" if self.chosen else "_CHOSEN"
-            self.chosen += chosen_table(name, chosen, s.row is not None, boxed, pair is not None)
+            fields = [field for field, *_ in more]
+            self.chosen += chosen_table(name, chosen, s.row is not None, fields)
             few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
             key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
             lines.append(f"{targets} = {name}.get({key}, ({targets}))")
@@ -543,8 +562,11 @@ class _Writer:
         axes = self._axes(tensor)
         native = tensor in self.cascade.outputs and self._has_feature(tensor)
         made = self.cascade.producers(tensor)[0]
-        gathered = any(p.part in axes for p in self.parts.values())
-        flags = gathered and isinstance(made, Einsum) and made.dtype == "bool"
+        flags = (
+            not self.part_ranks.isdisjoint(axes)
+            and isinstance(made, Einsum)
+            and made.dtype == "bool"
+        )
         kind = "" if native else f", dtype=torch.{'bool' if flags else 'float32'}"
         shape = ", ".join(self.extent(r) for r in axes) + ("," if len(axes) == 1 else "")
         return f"{self.lead}.new_empty(({shape}){kind})"
@@ -564,6 +586,14 @@ class _Writer:
             f"Takes {', '.join(inputs)}; returns {', '.join(outputs)}.",
             *(f"{name}: {doc}" for name, doc in described),
         )
+
+
+# Fields of a configuration: the sides of tiles of rows, and of swept coordinates.
+SHAPES = ("shape_m", "shape_n")
+
+
+def _field(chosen: Sequence[Chosen], field: str) -> list[object]:
+    return [getattr(x.config, field) for x in chosen]
 
 
 def _argument(name: str, p: ParamDecl) -> Argument:

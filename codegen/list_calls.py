@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from attnc.codegen.tile_lists import TileLists
@@ -25,15 +25,18 @@ class ListCaller:
     local: Callable[[str], str]
     lead: str
 
-    def lines(self, lists: TileLists, permuted: frozenset[str]) -> list[str]:
+    def lines(
+        self, lists: TileLists, permuted: frozenset[str], sides: Mapping[str, str]
+    ) -> list[str]:
         """Shapes of tiles, the table of row tiles, the list of key tiles.
 
-        `permuted`: ranks whose tokens some tensor has in the order of tiles.
+        `permuted`: ranks whose tokens some tensor has in the order of tiles; `sides`: by rank, the
+        sides of tiles, or the name of what has them or is None.
         """
         found = []
         for layout in (lists.row, lists.swept):
             if layout is not None and not layout.is_flat:
-                found += self._shape(layout)
+                found += self._shape(layout, sides.get(layout.rank))
                 found += self._order(layout) if layout.rank in permuted else []
         tensors = ", ".join(self.tensor(t) for t in lists.tensors)
         tensors += "," if len(lists.tensors) == 1 else ""
@@ -51,7 +54,7 @@ class ListCaller:
         """How far apart the places of a tile are."""
         return self.local(f"step_{coordinate}")
 
-    def _shape(self, layout: Layout) -> list[str]:
+    def _shape(self, layout: Layout, given: str | None) -> list[str]:
         lines, block = [], self.block(layout.rank)
         lengths = [self.number(Extent(c)) for c in layout.coordinates]
         if layout.is_stepped:
@@ -65,7 +68,13 @@ class ListCaller:
             ]
         if len(layout.axes) > 1:
             target = ", ".join(self.block(c) for c in layout.coordinates)
-            lines.append(f"{target} = _tile_shape({block}, {_tuple(lengths)})")
+            rule = f"_tile_shape({block}, {_tuple(lengths)})"
+            if given is None:
+                lines.append(f"{target} = {rule}")
+            elif given.startswith("("):
+                lines.append(f"{target} = {given[1:-1]}")
+            else:
+                lines.append(f"{target} = {given} or {rule}")
         return lines
 
     def order(self, rank: str) -> str:

@@ -23,21 +23,18 @@ def chosen_table(
     name: str,
     chosen: Sequence[Chosen],
     has_rows: bool,
-    boxed: bool = False,
-    split: bool = False,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """What was chosen for a stage, by GPU and kind of call; of equal keys the first counts.
 
-    `boxed`: with whether tiles are loaded by tensor descriptors; `split`: with the number of parts.
+    `more`: other fields of a configuration that the launcher has to know.
     """
     entries: dict[str, str] = {}
     for x in chosen:
         gpu = f'"{x.gpu}"' if isinstance(x.gpu, str) else x.gpu
         few = f", {x.few}" if has_rows else ""
-        own = entry(x.config)
-        own = f"{own[:-1]}, {x.config.descriptors})" if boxed else own
-        own = f"{own[:-1]}, {x.config.splits})" if split else own
-        entries.setdefault(f"({gpu}, {x.itemsize}, {x.width}{few})", own)
+        own = ", ".join([entry(x.config)[1:-1], *(repr(getattr(x.config, f)) for f in more)])
+        entries.setdefault(f"({gpu}, {x.itemsize}, {x.width}{few})", f"({own})")
     return [f"{name} = {{{', '.join(f'{k}: {v}' for k, v in entries.items())}}}"]
 
 

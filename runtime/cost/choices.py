@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attnc.codegen.config import FEW_ROWS, Chosen, Config, widest
 from attnc.ir.frame import ParamValue
@@ -148,9 +148,15 @@ def _read(plan: Plan, gpu: int | str) -> tuple[Record, ...]:
     if files is None or _FILE not in files:
         return ()
     return tuple(
-        Record(Kind(**x["kind"]), x["origin"], Config(**x["config"]), x["ms"])
+        Record(Kind(**x["kind"]), x["origin"], _config(x["config"]), x["ms"])
         for x in json.loads(files[_FILE])
     )
+
+
+def _config(data: Mapping[str, Any]) -> Config:
+    """JSON has no tuples."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Config(**fields)
 
 
 def _key(plan: Plan, gpu: int | str) -> str:

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
 
-from attnc.codegen.config import MAX_WIDTH, Config
+from attnc.codegen.config import MAX_WIDTH, Config, tile_sides
 from attnc.codegen.identity import Same
 from attnc.codegen.overflow import Overflow, overflow
 from attnc.codegen.prune import all_lets, prune, used_names
@@ -25,7 +25,7 @@ from attnc.ir.evaluate import compile_expr
 from attnc.ir.expr import Expr
 from attnc.ir.frame import Frame, ParamValue, Scope
 from attnc.ir.geometry.key_range import key_range
-from attnc.ir.geometry.layout import Layout, layouts, tile_shape
+from attnc.ir.geometry.layout import Layout, layouts
 from attnc.ir.plan import Load, Plan, Serial, SweepStage, value_exprs
 from attnc.ir.walk import output_ranks
 from attnc.runtime.dtypes import element_bytes
@@ -161,8 +161,7 @@ class _Classes:
         lengths = [self.extents[c] for c in layout.coordinates]
         if layout.is_stepped:
             return lengths, [a.step and self._value(a.step) for a in layout.axes]
-        c = self.config
-        return tile_shape(c.block_m if layout.rank == self.form.row else c.block_n, lengths)
+        return tile_sides(self.config, layout.rank == self.form.row, lengths)
 
     def strides(self) -> Iterator[tuple[bool, ...]]:
         """Of every axis: whether its stride is 1, how it can be divided (Triton asks for 16

@@ -81,4 +81,11 @@ def _lack(call: Call, stage: SweepStage, config: Config, limits: Limits) -> Lack
 def config_text(c: Config) -> str:
     """`128x64, 8 warps, 3 stages, by descriptors`."""
     how = ", by descriptors" if c.descriptors else ""
-    return f"{c.block_m}x{c.block_n}, {c.num_warps} warps, {c.num_stages} stages{how}"
+    how += f", in {c.splits} parts" if c.splits > 1 else ""
+    tile = f"{_tile(c.block_m, c.shape_m)}x{_tile(c.block_n, c.shape_n)}"
+    return f"{tile}, {c.num_warps} warps, {c.num_stages} stages{how}"
+
+
+def _tile(block: int, sides: tuple[int, ...] | None) -> str:
+    """`128`, or `128 (8 16)`."""
+    return f"{block} ({' '.join(map(str, sides))})" if sides else str(block)

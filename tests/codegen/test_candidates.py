@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 import attnc
 from attnc.codegen import Config, emit
-from attnc.codegen.candidates import Limits, candidates, lack, least_shared_bytes
+from attnc.codegen.candidates import (
+    Limits,
+    candidates,
+    lack,
+    least_shared_bytes,
+    split_counts,
+)
 from attnc.codegen.config import Chosen, registers_of, widest
 from attnc.ir.plan import Plan, SweepStage
 from attnc.runtime.dtypes import torch_dtype
@@ -139,3 +145,45 @@ def test_the_rule_stays_in_the_module() -> None:
     assert "_CHOSEN" not in plain
     tables = [t[t.index("_TILES = {") : t.index("_KINDS = ")] for t in (plain, module_text())]
     assert tables[1].startswith(tables[0].split("\n\n\n")[0])
+
+
+def test_a_module_takes_the_sides_of_tiles_that_were_chosen() -> None:
+    plan = attnc.load("na2d").plan
+    name = sweep(plan).name
+    sides = Config(64, 32, 4, 2, shape_m=(16, 4), shape_n=(2, 16))
+    choices = [chosen(name, 90, sides), chosen(name, 80, Config(64, 64, 8, 2))]
+    module = load_source(emit(plan, chosen=choices), "na2d")
+    extents = {"b": 1, "h": 1, "g": 1, "my": 20, "mx": 20, "ny": 20, "nx": 20, "d": 128, "e": 128}
+    extents |= {"m": 400, "n": 400}
+    found = []
+    for gpu in (90, 80):
+        (launch,) = find_launches(
+            module, plan.cascade, extents, attnc.load("na2d").params, torch_dtype("bf16"), 32, gpu
+        )
+        blocks = ("BLOCK_M", "BLOCK_MX", "BLOCK_N", "BLOCK_NX")
+        found.append(tuple(launch.config[b] for b in blocks))
+    assert found == [(64, 4, 32, 16), (64, 8, 64, 8)]
+
+
+def test_kernels_are_right_with_any_sides() -> None:
+    attn = attnc.load("na2d", window=(3, 5))
+    name = sweep(attn.plan).name
+    sides = Config(16, 16, 4, 2, shape_m=(8, 2), shape_n=(1, 16))
+    made = load_source(emit(attn.plan, {name: sides}), "na2d", interpret=True)
+    q, k, v = (torch.randn(1, 1, 42, 16) for _ in range(3))
+    grid = {"MY": 6, "MX": 7, "NY": 6, "NX": 7}
+    found = made.na2d(q, k, v, **grid, **attn.params)
+    expected = attn.reference(q, k, v, **grid)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(1, 5000), st.integers(0, 2000), st.integers(1, 300))
+def test_sweeps_are_split_where_programs_leave_idle_what_runs_them(
+    programs: int, tiles: int, sms: int
+) -> None:
+    found = split_counts(programs, tiles, sms)
+    assert found == tuple(1 << i for i in range(len(found)))
+    assert len(found) == 1 or (programs < sms and found[-1] <= min(tiles, 64))
+    # the last but one still leaves some with less than they hold
+    assert len(found) == 1 or programs * found[-2] < 4 * sms
+    assert programs >= sms or tiles < 2 or len(found) > 1

@@ -14,7 +14,8 @@ from attnc.runtime.targets import load_target
 
 SHAPE = {"B": 1, "H": 2, "G": 2, "M": 2048, "N": 2048, "D": 64, "E": 64}
 H100, A100 = load_target("h100"), load_target("a100")
-MODEL, BETTER = Config(128, 64, 8, 2), Config(64, 64, 4, 3)
+MODEL = Config(128, 64, 8, 2)
+BETTER = Config(64, 64, 4, 3, descriptors=True, shape_m=(8, 8), splits=2)
 
 
 @pytest.fixture(autouse=True)

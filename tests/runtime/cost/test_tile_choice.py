@@ -48,7 +48,8 @@ def compile_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compiler], Compiled
             if isinstance(found, AttncError):
                 return found
             call = Call(r.plan, r.params, r.extents, r.dtype)
-            return MachineKernel(planned(call, r.sweep, r.target, r.config).demand, found)
+            plain = replace(r.config, descriptors=False)
+            return MachineKernel(planned(call, r.sweep, r.target, plain).demand, found)
 
         monkeypatch.setattr(prove, "compiled_kernels", compiled)
         return seen
