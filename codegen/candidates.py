@@ -24,6 +24,8 @@ _ONE_ROW_WARPS = (2, 4, 8)
 _MOST_UNROLLED = 1024
 # A thread with fewer points than this repeats the work of another one.
 _LEAST_POINTS = 2
+# Parts of a sweep, and programs per SM, beyond which more parts only cost a longer merge.
+_MOST_SPLITS, _PER_SM = 64, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,17 @@ def candidates(
                     if lack(Config(m, n, warps, s), known, width, itemsize, limits) is None
                 ]
     return tuple(sorted(found, key=lambda c: known.estimate(c, width, itemsize)))
+
+
+def split_counts(programs: int, tiles: int, sms: int) -> tuple[int, ...]:
+    """In how many parts the sweeps of so many programs may be worth splitting, 1 among them.
+
+    tiles: of the swept rank; sms: what runs programs. Only where programs leave some idle.
+    """
+    most = min(tiles, _MOST_SPLITS, -(-_PER_SM * sms // max(programs, 1)))
+    if programs >= sms or most < 2:
+        return (1,)
+    return tuple(1 << i for i in range((most - 1).bit_length() + 1) if 1 << i <= tiles)
 
 
 def smallest_config(stage: SweepStage, limits: Limits) -> Config:

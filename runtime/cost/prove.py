@@ -11,8 +11,9 @@ from attnc.ir.plan import SweepStage
 from attnc.runtime.cost.calibration import Calibration
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.machine_demand import MachineKernel, Request, compiled_kernels
-from attnc.runtime.cost.predict import Kernel, kernel_time
+from attnc.runtime.cost.predict import Kernel, joined_time, kernel_time, planned
 from attnc.runtime.cost.prediction import StageTime
+from attnc.runtime.cost.split_call import split_call
 from attnc.runtime.targets import Target
 
 # Kernels of one stage that are compiled at most, in search of some that do not spill.
@@ -49,6 +50,7 @@ def order(config: Config, time: StageTime) -> tuple[float, ...]:
     """The fastest first; among equals what hides more latency, then what takes less room."""
     return (
         rough_ms(time),
+        config.splits,
         config.descriptors,
         -min(config.num_stages, 3),
         config.num_stages,
@@ -68,7 +70,8 @@ class Prover:
     """Compiles configurations of a stage until some can be taken.
 
     boxes: tiles are loaded by tensor descriptors. Calls whose tensors these do not take are left to
-    the same kernel without them, which is therefore proved, too.
+    the same kernel without them, and calls with too few keys to be split to one that is not split:
+    these are therefore proved, too.
     """
 
     call: Call
@@ -105,18 +108,20 @@ class Prover:
     @property
     def sure(self) -> list[Proof]:
         """What can be taken, the best first."""
-        return [p for p in self.good if not p.config.descriptors or _plain(p.config) in self.tried]
+        return [p for p in self.good if all(c in self.tried for c in _fallbacks(p.config))]
 
     def _prove_twins(self, wanted: int) -> None:
-        """Of the best with descriptors, compile what they fall back to."""
+        """Of the best with descriptors, or in parts, compile what they fall back to."""
         while (missing := wanted - len(self.sure)) > 0:
-            boxed = [p for p in self.good if p not in self.sure][:missing]
-            if not boxed:
+            unsure = [p for p in self.good if p not in self.sure][:missing]
+            if not unsure:
                 return
-            self._compile([_plain(p.config) for p in boxed])
-            for p in boxed:
-                if reason := self.tried[_plain(p.config)].reason:
-                    self.tried[p.config] = replace(p, reason=f"without descriptors, {reason}")
+            self._compile([c for p in unsure for c in _fallbacks(p.config)])
+            for p in unsure:
+                bad = [c for c in _fallbacks(p.config) if self.tried[c].reason]
+                if bad:
+                    how = "whole" if bad[0].splits < p.config.splits else "without descriptors"
+                    self.tried[p.config] = replace(p, reason=f"{how}, {self.tried[bad[0]].reason}")
 
     def _may_fit(self, c: Config) -> bool:
         spilled = (s.config for s in self.tried.values() if s.spills)
@@ -129,26 +134,38 @@ class Prover:
         return known.estimate(c, width, self.call.itemsize)
 
     def _compile(self, configs: Sequence[Config]) -> None:
-        call, stage, target = self.call, self.stage, self.target
-        requests = [
-            Request(call.plan, stage.name, call.extents, call.params, call.dtype, target, c)
-            for c in configs
-            if c not in self.tried
-        ]
-        for request, made in zip(requests, compiled_kernels(requests), strict=True):
+        waiting = [c for c in dict.fromkeys(configs) if c not in self.tried]
+        requests = []
+        for c in waiting:
+            call, ((stage, own), *_) = self._launched(c)
+            requests.append(
+                Request(
+                    call.plan, stage.name, call.extents, call.params, call.dtype, self.target, own
+                )
+            )
+        for c, made in zip(waiting, compiled_kernels(requests), strict=True):
             assert made is not None
             if isinstance(made, AttncError) and made.code == "E812":
                 raise made
-            self.tried[request.config] = self._proof(request.config, made)
+            self.tried[c] = self._proof(c, made)
+
+    def _launched(self, config: Config) -> tuple[Call, list[tuple[SweepStage, Config]]]:
+        """The kernel of the stage; or the one that sweeps in parts, and the one that merges."""
+        call, chosen = split_call(self.call, {self.stage.name: config})
+        return call, [(s, chosen[s.name]) for s in call.sweeps if s.name in chosen]
 
     def _proof(self, config: Config, made: MachineKernel | AttncError) -> Proof:
         """What became of a compiled configuration."""
         if isinstance(made, AttncError):
             return Proof(config, None, None, made.message)
-        kernel = Kernel(config, made.demand, made.resources, True)
+        call, ((stage, own), *others) = self._launched(config)
+        kernels = [(stage, Kernel(own, made.demand, made.resources, True))]
+        # what merges has small tiles of its own, which never spill
+        kernels += [(s, planned(call, s, self.target, c)) for s, c in others]
         try:
-            time = kernel_time(
-                self.call, self.stage, self.target, kernel, "machine code", self.calibration, "own"
+            time = joined_time(
+                kernel_time(call, s, self.target, k, "machine code", self.calibration, "own")
+                for s, k in kernels
             )
         except AttncError as e:
             if e.code != "E852":
@@ -158,8 +175,14 @@ class Prover:
         return Proof(config, time, made, f"it spills {spills} bytes per thread" if spills else "")
 
 
-def _plain(c: Config) -> Config:
-    return replace(c, descriptors=False)
+def _fallbacks(c: Config) -> tuple[Config, ...]:
+    """What a module launches instead where it cannot do as the configuration says."""
+    others = (
+        replace(c, descriptors=d, splits=n)
+        for n in dict.fromkeys((c.splits, 1))
+        for d in dict.fromkeys((c.descriptors, False))
+    )
+    return tuple(x for x in others if x != c)
 
 
 def _varied(ranked: Sequence[Config], count: int) -> list[Config]:

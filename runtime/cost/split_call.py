@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from attnc.codegen.candidates import split_counts
 from attnc.codegen.config import Config
 from attnc.codegen.split_plan import merge_config
 from attnc.ir.plan import Plan, Stage, SweepStage
 from attnc.ir.split_sweep import SplitSweep, split_sweep
 from attnc.runtime.cost.call import Call
+from attnc.runtime.cost.tile_visits import tile_visits
 
 
 def split_call(call: Call, configs: Mapping[str, Config]) -> tuple[Call, dict[str, Config]]:
@@ -32,6 +34,17 @@ def split_call(call: Call, configs: Mapping[str, Config]) -> tuple[Call, dict[st
         chosen[split.partial.name] = replace(configs[name], permuted=False, splits=1)
         chosen[split.merge.name] = merge_config(parts[name])
     return call.known[key], chosen
+
+
+def in_parts(
+    call: Call, stage: SweepStage, sms: int, configs: Iterable[Config]
+) -> Iterator[Config]:
+    """The configurations, and the same with sweeps split where programs leave SMs idle."""
+    _, made = _split_plan(call, (stage.name,))
+    for c in configs:
+        programs = tile_visits(call, stage, c).programs if made else sms
+        tiles = -(-call.extent(stage.swept) // c.block_n)
+        yield from (replace(c, splits=n) for n in split_counts(programs, tiles, sms))
 
 
 def _parts(call: Call, stage: SweepStage, config: Config) -> int:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnc.codegen.config import Config
+from attnc.runtime.cost.calibration import specs_only
 from attnc.runtime.cost.call import Call
-from attnc.runtime.cost.predict import predict
-from attnc.runtime.cost.split_call import split_call
+from attnc.runtime.cost.predict import estimate, predict
+from attnc.runtime.cost.split_call import in_parts, split_call
 from attnc.runtime.cost.tile_visits import tile_visits, visible_points
 from attnc.runtime.targets import load_target
 
@@ -75,3 +76,16 @@ def test_a_decode_step_in_parts_moves_the_same_keys(make_call: MakeCall) -> None
     gathered = 8 * 32 * 130 * 4
     assert parts.traffic == pytest.approx(one.traffic + gathered, rel=1e-3)
     assert merge.traffic == pytest.approx(gathered + 32 * 128 * 2)
+
+
+def test_few_programs_are_split_and_many_are_not(make_call: MakeCall) -> None:
+    target, config = load_target("h100"), Config(16, 64, 4, 3)
+    call = make_call("gqa", DECODE)
+    (stage,) = call.sweeps
+    tried = [*in_parts(call, stage, 132, [config])]
+    assert [c.splits for c in tried] == [1, 2, 4, 8, 16, 32]
+    likely = specs_only(target)
+    times = [estimate(call, stage, target, c, likely).ms.mid for c in tried]
+    # 32 programs on 132 SMs; more parts than it takes to fill them only lengthen the merge
+    assert min(times) < times[0] / 3 and times.index(min(times)) in (2, 3)
+    assert [*in_parts(make_call("gqa", DECODE | {"B": 64}), stage, 132, [config])] == [config]
