@@ -12,13 +12,16 @@ since stores by tensor descriptors do not tell their size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from attnc.codegen.spread import MatrixUnit
 from attnc.codegen.visits import VisitKind
 from attnc.errors import AttncError
 from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.runtime.cost.amdgcn import read_amdgcn
+from attnc.runtime.cost.instructions import Instruction
 from attnc.runtime.cost.loop_counters import iterations, unrolled
 from attnc.runtime.cost.machine_loops import Code, Loop, block_work, find_loops, walk
 from attnc.runtime.cost.round_trips import round_trips, round_trips_per_iteration
@@ -54,9 +57,14 @@ class EmittedKernel:
 
 @dataclass(frozen=True, slots=True)
 class MachineCounts:
-    """A kernel's demand, and the opcodes that the reader does not know: counted as `alu`."""
+    """What is read in a kernel's machine code.
+
+    unit:    what runs its matrix products, most of them if they differ
+    unknown: opcodes that the reader does not know: counted as `alu`
+    """
 
     demand: KernelDemand
+    unit: MatrixUnit
     unknown: tuple[str, ...]
 
 
@@ -68,7 +76,16 @@ def count_kernel(kernel: CompiledKernel, emitted: EmittedKernel) -> MachineCount
     warps = kernel.resources.threads // kernel.target.warp_size
     counter = _Counter(find_loops(instructions), warps, emitted)
     unknown = sorted({i.opcode for i in instructions if not i.known})
-    return MachineCounts(counter.kernel(), tuple(unknown))
+    return MachineCounts(counter.kernel(), _matrix_unit(instructions), tuple(unknown))
+
+
+def _matrix_unit(instructions: Iterable[Instruction]) -> MatrixUnit:
+    done: Counter[MatrixUnit] = Counter()
+    for i in instructions:
+        if i.work.tensor:
+            group: MatrixUnit = "warpgroup" if "GMMA" in i.opcode else "warp"
+            done["block" if i.lone else group] += int(i.work.tensor)
+    return max(done, key=done.__getitem__) if done else None
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from attnc.codegen import emit
 from attnc.codegen.config import MAX_COLUMNS, Config, padded
 from attnc.codegen.prune import needed_stages, prune
 from attnc.codegen.scope import Scope
+from attnc.codegen.spread import MatrixUnit
 from attnc.codegen.tile_demand import kernel_demand
 from attnc.codegen.visits import visit_kinds
 from attnc.errors import AttncError
@@ -41,6 +42,7 @@ _FILE = "counts.json"
 class Request:
     """The kernel of a stage at one configuration, compiled for contiguous inputs of these extents.
 
+    A sweep that is split over programs is two stages (`ir.split_sweep`), each a request of its own.
     extents: of every rank and component; dtype: `fp16`, `bf16`, `fp32`
     """
 
@@ -63,11 +65,14 @@ class Request:
 class MachineKernel:
     """A compiled kernel: what it asks of the units, and what a program takes of an SM.
 
+    unit:    what runs its matrix products: on Hopper, single warps (small tiles) are slower than
+             groups of four
     unknown: opcodes that the reader does not know; they count as `alu`
     """
 
     demand: KernelDemand
     resources: Resources
+    unit: MatrixUnit = None
     unknown: tuple[str, ...] = ()
 
 
@@ -126,6 +131,7 @@ def _kernel(data: Any) -> MachineKernel:
     return MachineKernel(
         KernelDemand(Demand(**demand["once"]), tuple(passes)),
         Resources(**data["resources"]),
+        data["unit"],
         tuple(data["unknown"]),
     )
 
@@ -159,7 +165,7 @@ def _counted(
         counts = count_kernel(kernel, emitted)
     except AttncError as e:
         return e
-    return MachineKernel(counts.demand, kernel.resources, counts.unknown)
+    return MachineKernel(counts.demand, kernel.resources, counts.unit, counts.unknown)
 
 
 def _job(request: Request, path: Path) -> tuple[Job, EmittedKernel]:
@@ -189,6 +195,7 @@ def _job(request: Request, path: Path) -> tuple[Job, EmittedKernel]:
         target.capability,
     )
     sweeps = [s.name for s in needed_stages(plan) if isinstance(s, SweepStage)]
+    assert request.config.splits == 1, "the stages of a split sweep are asked for"
     if len(launches) != len(sweeps):
         raise AttncError("E505", f"`{plan.cascade.name}` launches nothing for an empty tensor")
     launch = launches[sweeps.index(request.stage)]
@@ -215,7 +222,7 @@ def _emitted(
         visit_kinds(prune(stage), cascade),
         _products(prune(stage), cascade, widths, request.config),
         numbers,
-        kernel_demand(stage, cascade, request.config, widths, size),
+        kernel_demand(stage, cascade, request.config, widths, size, request.target.matrix_unit),
     )
 
 

@@ -18,8 +18,10 @@ import pytest
 
 import attnc
 from attnc.codegen.config import Config
+from attnc.codegen.prune import needed_stages
 from attnc.compilation import complete_shape
 from attnc.errors import AttncError
+from attnc.ir.plan import SweepStage
 from attnc.runtime.cache import Cache
 from attnc.runtime.compile_pool import Job, compile_many
 from attnc.runtime.cost import machine_demand
@@ -37,13 +39,15 @@ ROW_COPIES = 4
 BOTH_READERS = [
     (spec, target) for spec in ("sliding_window", "sigmoid") for target in ("sm_80", "sm_90")
 ]
+UNITS = {"sm_80": "warp", "sm_90": "warpgroup", "sm_100": "block", "gfx942": "warp"}
 OTHERS = [("sliding_window", "sm_100"), ("sliding_window", "gfx942")]
 
 
 def request_of(spec: str, target: str, **shape: int) -> Request:
     attention = attnc.load(spec)
     sizes = {"B": 1, "H": 2, "G": 2, "M": 1024, "N": 1024, "D": D, "E": D, **shape}
-    known = {r.name.upper() for r in attention.plan.cascade.ranks}
+    # grids of tokens are as square as they come
+    known = {r.name.upper() for r in attention.plan.cascade.ranks if not r.components}
     extents = complete_shape(attention.plan, {k: n for k, n in sizes.items() if k in known})
     return Request(
         attention.plan,
@@ -180,6 +184,7 @@ def test_every_target(case: tuple[str, str], made: Mapping[tuple[str, str], Made
     kernel = made[case].counted
     (tile,) = kernel.demand.passes
     assert kernel.unknown == ()
+    assert kernel.unit == UNITS[case[1]]
     assert kernel.resources == made[case].compiled.resources
     for demand in (tile.full, tile.partial):
         assert demand.tensor == FLOPS
@@ -194,6 +199,24 @@ def test_every_target(case: tuple[str, str], made: Mapping[tuple[str, str], Made
     once = kernel.demand.once
     assert once.tensor == 0
     assert once.l2 == 2 * M * D * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_every_loop_is_found_and_every_opcode_is_known(target: str, root: Path) -> None:
+    specs = ("differential", "talking_heads", "na2d", "document", "lssar", "softcap")
+    requests = [
+        replace(r, stage=sweep.name)
+        for spec in specs
+        for r in [request_of(spec, target)]
+        for sweep in needed_stages(r.plan)
+        if isinstance(sweep, SweepStage)
+    ]
+    for found in compiled_kernels(requests):
+        assert isinstance(found, MachineKernel), found
+        assert found.unknown == ()
+        for tile in found.demand.passes:
+            assert tile.full.tensor > 0 and tile.full.tensor == tile.partial.tensor
 
 
 # the disk ----------------------------------------------------------------------------------------
