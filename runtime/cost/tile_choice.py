@@ -22,8 +22,12 @@ from attnc.runtime.cost.pinned import FIELDS, Pins, config_text, pinned, too_lit
 from attnc.runtime.cost.predict import check_memory, estimate
 from attnc.runtime.cost.prediction import StageTime
 from attnc.runtime.cost.prove import Proof, Prover, order, rough_ms
+from attnc.runtime.cost.split_call import in_parts
+from attnc.runtime.cost.tile_sides import with_sides
 from attnc.runtime.targets import Target
 
+# Of so many of the best, other sides of tiles over several axes are tried.
+_SHAPED = 12
 # NVIDIA's Hopper.
 _FIRST_WITH_DESCRIPTORS = 90
 
@@ -206,6 +210,11 @@ class _Search:
 
     def ranked(self) -> tuple[tuple[Config, StageTime], ...]:
         timed = [(c, t) for c in self._candidates() if (t := self._estimate(c)) is not None]
+        timed.sort(key=lambda x: order(*x))
+        if self.known is None:
+            timed[:_SHAPED] = [
+                with_sides(self.call, self.stage, c, t, self._estimate) for c, t in timed[:_SHAPED]
+            ]
         return tuple(sorted(timed, key=lambda x: order(*x)))
 
     def _candidates(self) -> tuple[Config, ...]:
@@ -215,7 +224,9 @@ class _Search:
         dims = call.widths(stage) | {r: call.extent(r) for r in (stage.row, stage.swept) if r}
         limits = limits_of(self.target)
         found = candidates(stage, cascade, dims, call.itemsize, limits)
-        return pinned(call, stage, self.target, limits, found, self.pins) if self.pins else found
+        if self.pins:
+            found = pinned(call, stage, self.target, limits, found, self.pins)
+        return tuple(in_parts(call, stage, int(self.target.sms), found))
 
     def _estimate(self, config: Config) -> StageTime | None:
         try:
