@@ -120,10 +120,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     dims = [int(d) for d in args.dims.split(",")]
-    every = itertools.product(args.specs.split(","), args.targets.split(","), dims, [args.dtype])
+    # the widest first: they are the ones that may spill
+    tasks = [
+        (spec, target, dim, args.dtype)
+        for dim in sorted(dims, reverse=True)
+        for spec in args.specs.split(",")
+        for target in args.targets.split(",")
+    ]
     resumed = args.json is not None and args.json.exists()
     done = json.loads(args.json.read_text()) if resumed else []
-    rows = compile_all(list(every), args.workers, done, args.json)
+    rows = compile_all(tasks, args.workers, done, args.json)
     bad = [r for r in rows if r.get("spills") or r.get("fits") is False or "error" in r]
     print(f"\n{len(rows)} rows, {len(bad)} that spill, do not fit, or failed")
     for row in bad:
