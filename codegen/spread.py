@@ -2,9 +2,9 @@
 
 Accumulators of matrix instructions have a fixed layout (PTX ISA, "Matrix fragments"): four lanes
 share a row of 8 columns, a lane has two rows. A value of a row is then held by four lanes, one of a
-column by eight, and by every warp that works on the same row or column. How warps are laid over a
-tile is Triton's choice: along the rows where one product feeds another, unless the result has more
-columns than rows (`warpsPerTile` of its matrix layouts).
+column by eight, and by every warp that works on the same row or column. On AMD two lanes share one
+of 32 rows. How warps are laid over a tile is Triton's choice: along the rows where one product
+feeds another, unless the result has more columns than rows (`warpsPerTile` of its layouts).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias
 
 from attnc.codegen.config import Config
 
-# What runs one matrix instruction: a warp of 16 rows (mma.sync, mfma), four warps of 64 rows
-# (wgmma), or one thread for the whole block (tcgen05). None: products are plain multiply-adds.
-MatrixUnit: TypeAlias = Literal["warp", "warpgroup", "block"] | None
+# What runs one matrix instruction: a warp of 16 rows (mma.sync), four warps of 64 rows (wgmma), one
+# thread for the whole block (tcgen05), or a wave of 64 lanes, counted as two warps, of 32 rows
+# (mfma). None: products are plain multiply-adds.
+MatrixUnit: TypeAlias = Literal["warp", "warpgroup", "block", "wave"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ def spread(config: Config, columns: int, chained: bool, unit: MatrixUnit) -> Spr
             fit = max(4, min(warps, rows // 16))
             sums = Layout(unit, rows, warps, fit, 4)
             return Spread(Layout(unit, rows, warps, warps, 4) if chained else sums, sums)
+        case "wave":
+            layout = Layout(unit, rows, warps, warps, 2, 1)
+            return Spread(layout, layout)
         case "warp":
             along = _balanced(rows, keys, warps)
             if chained:

@@ -28,7 +28,7 @@ from attnc.ir.demand import Demand, KernelDemand, PassDemand
 from attnc.ir.plan import SweepStage
 
 # Instructions of a thread (fma, alu): per program, per visited tile, and per 16 bytes that it moves
-# of tiles of rows, of tiles that are visited.
+# of tiles of rows, of tiles that are visited. Tensor descriptors need those per tile only.
 _PER_PROGRAM, _PER_TILE = (145, 145), (13, 4)
 _PER_PIECE_OF_ROWS, _PER_PIECE = (0, 12), (1, 2)
 # What is left of registers for loads that start before the products of the loads before them.
@@ -113,13 +113,22 @@ class _Evaluation:
             values.address(section.tiles, (0, 0), _PER_PIECE_OF_ROWS, once)
         for tile in self.form.stores:
             values.store(tile, once)
-        values.address(self.form.stores, _PER_PROGRAM, _PER_PIECE_OF_ROWS, once)
+        always = (0, 0) if self.config.descriptors else _PER_PROGRAM
+        values.address(self.form.stores, always, _PER_PIECE_OF_ROWS, once)
         return KernelDemand(Demand(**once), tuple(passes))
 
     def _values(self, chained: bool) -> _Values:
         lay = spread(self.config, self.columns, chained, self.unit)
-        slow = self.slow_casts
-        return _Values(self.row, self.swept, self.blocks, self.extents, self.itemsize, lay, slow)
+        return _Values(
+            self.row,
+            self.swept,
+            self.blocks,
+            self.extents,
+            self.itemsize,
+            lay,
+            self.slow_casts,
+            self.config.descriptors,
+        )
 
     def _pass(self, sweep: Sweep, values: _Values) -> PassDemand:
         """A pipeline starts loads so many tiles ahead; the tiles at borders have none."""
@@ -151,8 +160,9 @@ class _Values:
         itemsize: int,
         lay: Spread,
         slow_casts: bool,
+        descriptors: bool,
     ) -> None:
-        self.slow_casts = slow_casts
+        self.slow_casts, self.descriptors = slow_casts, descriptors
         self.row, self.swept, self.blocks, self.extents = row, swept, blocks, extents
         self.itemsize, self.lay = itemsize, lay
         self.known: dict[Axes, float] = {}
@@ -229,8 +239,9 @@ class _Values:
         per_piece: tuple[int, int],
         units: dict[str, float],
     ) -> None:
-        """The estimated instructions of addresses."""
+        """The estimated instructions of addresses; a tensor descriptor has those of its pieces."""
         pieces = sum(self._bytes_per_thread(x) / 16 for x in tiles if len(x.ranks) > 1)
+        pieces = 0 if self.descriptors else pieces
         for pipe, base, each in zip(("fma", "alu"), always, per_piece, strict=True):
             units[pipe] += self.lay.maps.threads * (base + each * pieces)
 
@@ -274,6 +285,9 @@ class _Values:
                 # warps without rows of their own take halves of the columns, one after the other
                 a = max(rows, 16 * lay.along) * max(lay.across, 16 * lay.along / rows)
                 b = columns * lay.along / 4
+            case "wave":
+                # rows that the whole sweep multiplies with stay in registers
+                a, b = 0.0, columns * lay.along / 2
             case "warp":
                 a, b = max(rows, 16 * lay.along) * lay.across, columns * lay.along
             case None:

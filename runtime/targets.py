@@ -100,6 +100,8 @@ class Target:
     def matrix_unit(self) -> MatrixUnit:
         """What runs one matrix instruction of a kernel: wgmma is Hopper's alone, tcgen05 belongs to
         the Blackwells of data centres (PTX ISA: sm_100 to sm_119)."""
+        if self.backend == "hip":
+            return "wave"
         if self.capability == 90:
             return "warpgroup"
         return "block" if 100 <= self.capability < 120 else "warp"

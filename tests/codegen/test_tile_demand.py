@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.work import count_work
 
 CONFIG = Config(128, 64, 8, 2)
-UNITS_OF_MATRICES: tuple[MatrixUnit, ...] = ("warp", "warpgroup", "block")
+UNITS_OF_MATRICES: tuple[MatrixUnit, ...] = ("warp", "warpgroup", "block", "wave")
 GOLDEN = Path(__file__).parent.parent / "golden"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.py"))
 
@@ -111,6 +112,13 @@ def test_full_precision_uses_no_matrix_unit() -> None:
     assert full.tensor == 0
     assert full.fma > 32 * 32 * (64 + 64)
     assert full.sfu == 32 * 32 + 128 * 4
+
+
+def test_descriptors_spare_addresses_only() -> None:
+    plain, spared = (first("causal", Config(128, 64, 8, 2, descriptors=x)) for x in (False, True))
+    a, b = plain.passes[0].full, spared.passes[0].full
+    assert a.fma > b.fma and a.alu > b.alu
+    assert replace(a, fma=0, alu=0) == replace(b, fma=0, alu=0)
 
 
 def test_integers_are_converted_by_another_unit_before_hopper() -> None:

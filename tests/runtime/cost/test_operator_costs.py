@@ -14,7 +14,7 @@ from attnc.ir.demand import Demand
 from attnc.ir.ops import OPS
 from attnc.runtime.compile_pool import Job, compile_many
 from attnc.runtime.cost.sass import read_sass
-from attnc.runtime.machine_code import CompiledKernel, Pointer, machine_code
+from attnc.runtime.machine_code import Argument, CompiledKernel, Pointer, machine_code
 from attnc.runtime.targets import load_target
 
 _POINTS, _WARPS = 1024, 4
@@ -56,7 +56,7 @@ def source() -> str:
 def test_declared_costs_are_those_of_machine_code(tmp_path: Path) -> None:
     path, target = tmp_path / "operators.py", load_target("h100")
     path.write_text(source(), encoding="utf-8")
-    arguments = dict.fromkeys(("X", "Y", "O"), Pointer("fp32"))
+    arguments: dict[str, Argument] = dict.fromkeys(("X", "Y", "O"), Pointer("fp32"))
     names = ["nothing", *OPERATORS]
     jobs = [Job(str(path), f"kernel_{n}", arguments, target, num_warps=_WARPS) for n in names]
     plain, *found = (_counted(x) for x in compile_many(jobs))
