@@ -26,7 +26,7 @@ from attnc.ir.pipeline import plan
 from attnc.ir.plan import Plan, SweepStage
 from attnc.runtime.compile_pool import Job, compile_many
 from attnc.runtime.launches import Launch, find_launches
-from attnc.runtime.machine_code import CompiledKernel, machine_code
+from attnc.runtime.machine_code import CompiledKernel, machine_code, specialise
 from attnc.runtime.modules import load_module, load_source
 from attnc.runtime.reference import reference
 from attnc.runtime.targets import load_target
@@ -286,6 +286,15 @@ def _close(got: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 # machine code ------------------------------------------------------------------------------------
+
+
+def test_a_descriptor_is_specialised_by_its_type_and_its_box() -> None:
+    module = _module("sdpa", LARGE, interpret=False)
+    cascade = _planned("sdpa").cascade
+    (launch,) = find_launches(module, cascade, SHAPE, {}, torch.bfloat16, capability=90)
+    special = specialise(module.sdpa_descriptor_kernel, launch.arguments, load_target("h100"))
+    assert special.signature["K_tiles"] == "tensordesc<bf16[1, 1, 64, 64]>"
+    assert special.signature["O_tiles"] == "tensordesc<bf16[1, 1, 128, 64]>"
 
 
 @pytest.mark.slow
