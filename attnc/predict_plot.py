@@ -22,11 +22,11 @@ _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 # Inches.
 _WIDTH, _HEIGHT = 7.2, 6.4
 # Settings that have a label of their own on the axis.
-_LABELS = 16
+_LABELS = 26
 # A range is drawn in logarithms where its ends are so far apart.
-_WIDE = 16
+_WIDE = 8
 # Characters of a line of text.
-_LINE = 125
+_LINE = 112
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ def _figure(sweep: PredictedSweep) -> Figure:
 
 
 def _draw_times(axes: Axes, curves: Sequence[_Curve], sweep: PredictedSweep) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     drawn: list[float] = []
     for colour, c in zip(_cycle(len(curves)), curves, strict=True):
         ms = [r.predicted.ms for r in c.rows if r.predicted]
@@ -100,6 +102,11 @@ def _draw_times(axes: Axes, curves: Sequence[_Curve], sweep: PredictedSweep) -> 
         axes.axhline(sweep.budget, color=MARK, linewidth=1, label=f"{sweep.budget:g} ms")
     if drawn and max(drawn) > _WIDE * min(drawn) > 0:
         axes.set_yscale("log")
+        # 0.1, 0.2, 0.5, 1: plain numbers, as in the table.
+        subs = (1.0, 2.0, 5.0) if max(drawn) < 1e3 * min(drawn) else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel("ms")
@@ -117,7 +124,8 @@ def _draw_gains(axes: Axes, curves: Sequence[_Curve]) -> None:
         over = [r.predicted.speedup for r in c.rows if r.predicted]
         axes.plot(c.places, over, color=colour, marker="o", markersize=3, linewidth=1.4)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("times as fast")
+    names = dict.fromkeys(r.predicted.baseline[0] for c in curves for r in c.rows if r.predicted)
+    axes.set_ylabel("\n".join(["times as fast", *(f"as {name}" for name in names)]))
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
     axes.tick_params(color=INK)
 
@@ -137,7 +145,8 @@ def _axis(sweep: PredictedSweep, targets: int) -> tuple[list[str], list[float]]:
 
 
 def _set_axis(time: Axes, gain: Axes, labels: Sequence[str], places: Sequence[float]) -> None:
-    if min(places) > 0 and max(places) > _WIDE * min(places):
+    doubling = len(places) > 2 and places[-1] - places[-2] > 2 * (places[1] - places[0])
+    if min(places) > 0 and doubling:
         time.set_xscale("log", base=2)
     step = -(-len(places) // _LABELS)
     shown = range(0, len(places), step)

@@ -15,7 +15,7 @@ from attnc.ir.frame import ParamValue
 from attnc.predict import Predicted, predict_call, show_config
 from attnc.predict_setup import Chosen, Setup, chosen_configs, make_call
 from attnc.runtime.cost.call import Call
-from attnc.runtime.cost.predict import check_memory
+from attnc.runtime.cost.predict import check_memory, predict
 from attnc.runtime.cost.prediction import Interval
 from attnc.tiles import show_value, table, times
 
@@ -199,8 +199,8 @@ def predict_sweep(
     """Predict each combination of values, the last name fastest, on each GPU.
 
     A kernel runs all settings with one configuration, as an emitted module would: that of the
-    largest setting, unless a setup says which. Raises AttncError E854 for what cannot be swept,
-    and what `predict_attention` raises, but for single settings that do not fit.
+    slower end of the ranges, unless a setup says which. Raises AttncError E854 for what cannot be
+    swept, and what `predict_attention` raises, but for single settings that do not fit.
     """
     rows: list[SweepRow] = []
     for setup in setups:
@@ -224,15 +224,24 @@ def _row(
 
 
 def _chosen(calls: Sequence[Call], setup: Setup) -> Chosen:
-    """The configuration of the largest setting that fits in memory."""
+    """The configuration of the first or the last setting, of those that fit in memory.
+
+    Of the one that takes longer: ranges rise or fall.
+    """
     fitting = [c for c in calls if _fits_in_memory(c, setup)] or list(calls[:1])
-    largest = max(fitting, key=lambda c: prod(c.extents.values()))
     try:
-        return chosen_configs(largest, setup)
+        slower = max((fitting[-1], fitting[0]), key=lambda c: _roofline(c, setup))
+        return chosen_configs(slower, setup)
     except AttncError as e:
         if e.code not in _TOLD:
             raise
         return Chosen({}, "by the launcher's rule, as nothing else fits")
+
+
+def _roofline(call: Call, setup: Setup) -> float:
+    """Milliseconds."""
+    known = setup.calibration
+    return predict(call, setup.target, fidelity="roofline", calibration=known).ms.mid
 
 
 def _fits_in_memory(call: Call, setup: Setup) -> bool:
