@@ -37,3 +37,21 @@ def test_a_second_pass_multiplies_again() -> None:
 def test_products_beside_the_kernel_count() -> None:
     terms = count_work(plan(load_text(*resolve("mla")))).tensor.terms
     assert (2, ("b", "h", "d", "n", "c")) in terms
+
+
+def test_masks_are_work_of_border_tiles_only() -> None:
+    causal, window, plain = (
+        count_work(plan(load_text(*resolve(name)))) for name in ("causal", "sliding_window", "sdpa")
+    )
+    assert causal.to_dict() == window.to_dict() == plain.to_dict()
+
+
+def test_a_row_is_divided_by_its_sum_with_one_reciprocal() -> None:
+    sfu = count_work(plan(load_text(*resolve("causal")))).pipes["sfu"]
+    assert sfu.at(EXTENTS) == 2 * 3 * 5 * (7 + 1)
+
+
+def test_a_point_of_the_map_takes_three_multiply_adds() -> None:
+    """(score - base) * scale and the sum of weights: 3."""
+    fma = count_work(plan(load_text(*resolve("causal")))).pipes["fma"]
+    assert (3, ("b", "h", "m", "n")) in fma.terms
