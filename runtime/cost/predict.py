@@ -64,6 +64,7 @@ def predict(
     prediction is at the fidelity `roofline`, and says so.
     """
     chosen = {s.name: (configs or {}).get(s.name) or rule(call, s) for s in call.sweeps}
+    shape = call.shape()
     call, chosen = split_call(call, chosen)
     check_memory(call, target)
     notes = list(_unknown_masks(call)) if mask == "own" else []
@@ -81,7 +82,7 @@ def predict(
     known = calibration or specs_only(target)
     stages = tuple(_stages(call, target, kernels, fidelity, known, mask))
     return Prediction(
-        call.name, target.name, call.dtype, call.shape(), fidelity, known.tier, stages, tuple(notes)
+        call.name, target.name, call.dtype, shape, fidelity, known.tier, stages, tuple(notes)
     )
 
 

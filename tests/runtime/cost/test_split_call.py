@@ -62,13 +62,12 @@ def test_a_decode_step_in_parts_moves_the_same_keys(make_call: MakeCall) -> None
     call = make_call("gqa", DECODE)
     (stage,) = call.sweeps
     target, config = load_target("h100"), Config(16, 64, 4, 3)
-    whole, *others = (
-        predict(
-            call, target, fidelity="roofline", configs={stage.name: replace(config, splits=n)}
-        ).stages
+    whole, split = (
+        predict(call, target, fidelity="roofline", configs={stage.name: replace(config, splits=n)})
         for n in (1, 8)
     )
-    (parts, merge), (one,) = others[0], whole
+    assert whole.shape == split.shape
+    (parts, merge), (one,) = split.stages, whole.stages
     assert (parts.programs, merge.programs, one.programs) == (256, 32, 32)
     assert parts.full + parts.partial == one.full + one.partial
     assert parts.config["splits"] == 8 and "splits" not in one.config
