@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnc.arguments import Value, extents, parameter, sweep_range, tile_sizes
+from attnc.arguments import (
+    Value,
+    duration,
+    extents,
+    parameter,
+    settings_range,
+    share,
+    spec_and_params,
+    sweep_range,
+    tile_sizes,
+)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +108,55 @@ def test_any_text_is_a_value_or_wrong_usage(text: str) -> None:
             read(text)
         except ArgumentTypeError:
             pass
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("M=1024..8192", {"M": (1024, 2048, 4096, 8192)}),
+        ("M=1000..5000", {"M": (1000, 2000, 4000)}),
+        ("M=1..4:1", {"M": (1, 2, 3, 4)}),
+        ("window=1..4", {"window": (1, 2, 3, 4)}),
+        ("window=512..2048:512", {"window": (512, 1024, 1536, 2048)}),
+        ("window=3..20:double", {"window": (3, 6, 12)}),
+        ("tau=0.1..0.5:0.2,2", {"tau": (0.1, 0.3, 0.5, 2)}),
+        ("stride=1..2x1,8", {"stride[0]": (1, 2), "stride[1]": (1, 8)}),
+        ("stride[1]=4", {"stride[1]": (4,)}),
+        ("M=4096", {"M": (4096,)}),
+    ],
+)
+def test_what_predictions_are_swept_over(text: str, expected: dict[str, tuple[float, ...]]) -> None:
+    assert settings_range(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        *("M", "M=", "=1..2", "M=4..1", "M=0..8", "w=1..2:0", "w=1..2:-1", "w=a..b", "w[0]=1x2"),
+        *("w=1..999999999", "M=1..2:double:2", "w=1...2"),
+    ),
+)
+def test_ranges_that_are_none(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        settings_range(text)
+
+
+def test_times_and_shares() -> None:
+    assert [duration(x) for x in ("2ms", "500us", "1.5s", "2 ms")] == [2.0, 0.5, 1500.0, 2.0]
+    assert [share(x) for x in ("0.6", "60%", "1", ".25")] == [0.6, 0.6, 1.0, 0.25]
+    for text in ("2", "ms", "-2ms", "0ms", "1e3ms", "inf s"):
+        with pytest.raises(ArgumentTypeError):
+            duration(text)
+    for text in ("0", "1.5", "-1", "160%", "half", "nan"):
+        with pytest.raises(ArgumentTypeError):
+            share(text)
+
+
+def test_a_spec_with_params_of_its_own() -> None:
+    assert spec_and_params("causal") == ("causal", {})
+    assert spec_and_params("my specs/a.attn w=1 s=(1,2)") == (
+        "my specs/a.attn",
+        {"w": 1, "s": (1, 2)},
+    )
+    with pytest.raises(ArgumentTypeError):
+        spec_and_params("causal w=x")
