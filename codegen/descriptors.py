@@ -60,13 +60,14 @@ class Boxes:
     )
     narrow: bool = True
 
-    def of(self, read: Read, axes: tuple[str, ...]) -> Box | None:
+    def of(self, read: Read, axes: tuple[str, ...], stored: bool = False) -> Box | None:
         """The tile over `axes` that `read` says as a box; None where it is none.
 
-        It is one where every index is a tile's own coordinate or a scalar that stays inside.
+        It is one where every index is a tile's own coordinate or a scalar that stays inside; and,
+        for a tile that is stored, no mask is needed but for the end of the tensor.
         """
         sides = self._sides(read)
-        if not sides or len(sides[-1]) != 1:
+        if not sides or len(sides[-1]) != 1 or (stored and self._overlaps(read.tensor)):
             return None
         axes_of = self.scope.axes_of(read.tensor)
         ranks = tuple(r for r, s in zip(axes_of, sides, strict=True) if s)
@@ -124,6 +125,12 @@ class Boxes:
             else:
                 return None
         return tuple(found)
+
+    def _overlaps(self, tensor: str) -> bool:
+        """Whether the box of a tile that has no tokens may be where others have theirs."""
+        permuted = (self.scope.axes_of(t)[axis] for t, axis in self.scope.permuted if t == tensor)
+        layouts = (self.scope.layouts.get(rank) for rank in permuted)
+        return any(x is not None and x.is_ragged for x in layouts)
 
     def _is_place(self, index: Expr, rank: str) -> bool:
         """A scalar, inside the extent, that 32 bits hold on the way."""

@@ -112,7 +112,7 @@ class Lines:
         target = Read(store.tensor, tuple(Index(r) for r in store.axes))
         axes = self.scope.ordered(set(store.axes))
         boxes = self.context.boxes
-        if boxes is not None and (box := boxes.of(target, axes)) is not None:
+        if boxes is not None and (box := boxes.of(target, axes, stored=True)) is not None:
             whole = self.context.products.whole(store.value, axes)
             self.lines.append(boxes.store(box, whole, axes))
             return
