@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,8 @@ class KernelReport:
     """One kernel on one target.
 
     registers: per thread; spills: bytes per thread; shared_bytes: per block; threads: per block;
-    fits: whether a block of it can be launched there; choice: where its configuration is from.
+    fits: whether a block of it can be launched there; choice: where its configuration is from, None
+    for a kernel that merges the parts of the one before.
     """
 
     name: str
@@ -79,16 +81,17 @@ class KernelReport:
     threads: int
     programs: int
     fits: bool
-    choice: ChoiceReport
+    choice: ChoiceReport | None
 
     def __str__(self) -> str:
         tiles = ", ".join(f"{name} {n}" for name, n in self.config.items())
         spills = f"spills {self.spills} bytes" if self.spills else "spills nothing"
         fits = "" if self.fits else "; TOO LARGE to be launched there"
-        return (
+        head = (
             f"{self.name} on {self.target}: {self.registers} registers, {spills}, "
-            f"{self.shared_bytes} bytes shared{fits}\n    {tiles}\n    {self.choice}"
+            f"{self.shared_bytes} bytes shared{fits}"
         )
+        return "\n    ".join([head, tiles, *([str(self.choice)] if self.choice else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +210,14 @@ def _kernels(
     targets: tuple[Target, ...],
     choices: Mapping[int | str, tuple[Choice, ...]],
 ) -> Iterator[KernelReport]:
-    """What the module launches on each target; it was compiled when its tiles were chosen."""
+    """What the module launches on each target; it was compiled when its tiles were chosen.
+
+    A sweep in parts is two launches; what merges is compiled here.
+    """
     if not targets:
         return
     from attnc.runtime.cost.choices import gpu_of
+    from attnc.runtime.cost.split_call import split_call
     from attnc.runtime.dtypes import torch_dtype
     from attnc.runtime.launches import find_launches
     from attnc.runtime.modules import load_module
@@ -222,13 +229,34 @@ def _kernels(
             module, cascade, call.extents, call.params, kind,
             target.warp_size, target.capability, gpu,
         )  # fmt: skip
-        for choice, launch in zip(choices[gpu], launches, strict=True):
+        waiting = iter(launches)
+        for choice in choices[gpu]:
             if choice.kernel is None:
                 raise AttncError("E812", choice.note)
-            yield _report(target, launch, choice, choice.kernel.resources)
+            why = _choice_report(choice, target)
+            yield _report(target, next(waiting), choice.kernel.resources, why)
+            _, launched = split_call(call, {choice.stage: choice.config})
+            for merge in islice(waiting, len(launched) - 1):
+                yield _report(target, merge, _compiled(path, merge, target), None)
 
 
-def _report(target: Target, launch: Launch, choice: Choice, r: Resources) -> KernelReport:
+def _compiled(path: Path, launch: Launch, target: Target) -> Resources:
+    """Of a kernel that was not compiled when tiles were chosen."""
+    from attnc.runtime.compile_pool import compile_module
+
+    return compile_module(
+        path,
+        launch.kernel,
+        launch.arguments,
+        target=target,
+        num_warps=launch.num_warps,
+        num_stages=launch.num_stages,
+    ).resources
+
+
+def _report(
+    target: Target, launch: Launch, r: Resources, choice: ChoiceReport | None
+) -> KernelReport:
     return KernelReport(
         launch.kernel,
         target.name,
@@ -239,7 +267,7 @@ def _report(target: Target, launch: Launch, choice: Choice, r: Resources) -> Ker
         r.threads,
         launch.programs,
         r.fits(target),
-        _choice_report(choice, target),
+        choice,
     )
 
 

@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -54,10 +55,7 @@ def rows_of(task: Task) -> list[Row]:
             "shared_bytes": k.shared_bytes,
             "fits": k.fits,
             "config": dict(k.config),
-            "ms": k.choice.ms,
-            "limit": k.choice.limit,
-            "why": k.choice.why,
-            "compiled": k.choice.compiled,
+            "choice": None if k.choice is None else asdict(k.choice),
             "seconds": made.seconds,
         }
         for k in made.kernels
@@ -79,7 +77,7 @@ def line(row: Row) -> str:
         f"{row['spec']:28s} {row['target']:7s} d={row['dim']:<4d} {tile:8s} "
         f"{c['num_warps']:2d} warps {c['num_stages']} stages {row['registers']:4d} registers "
         f"{row['spills']:5d} spilled {row['shared_bytes']:7d} shared "
-        f"{row['compiled']:2d} compiled{note}"
+        f"{row['choice']['compiled'] if row['choice'] else 1:2d} compiled{note}"
     )
 
 

@@ -82,7 +82,6 @@ def config_text(c: Config) -> str:
     """`128x64, 8 warps, 3 stages, by descriptors`."""
     how = ", by descriptors" if c.descriptors else ""
     how += f", in {c.splits} parts" if c.splits > 1 else ""
-    how += f", in {c.splits} parts" if c.splits > 1 else ""
     tile = f"{_tile(c.block_m, c.shape_m)}x{_tile(c.block_n, c.shape_n)}"
     return f"{tile}, {c.num_warps} warps, {c.num_stages} stages{how}"
 

@@ -117,3 +117,13 @@ def test_a_configuration_that_cannot_be_launched_says_what_is_lacking(tmp_path: 
 def test_the_choice_does_not_spill(spec: str, tmp_path: Path) -> None:
     made = attnc.load(spec).compile(to=tmp_path, target="a100")
     assert all(k.fits and not k.spills for k in made.kernels)
+
+
+@pytest.mark.slow
+def test_a_sweep_in_parts_is_two_kernels(tmp_path: Path) -> None:
+    shape = {"B": 1, "H": 8, "G": 1, "M": 1, "N": 16384, "D": 64, "E": 64}
+    made = attnc.load("gqa").compile(shape, to=tmp_path, target="h100")
+    sweep, merge = made.kernels
+    assert sweep.choice is not None and "parts" in sweep.name
+    assert merge.choice is None and "merge" in merge.name
+    assert not sweep.spills and not merge.spills
