@@ -107,7 +107,7 @@ def visit_kinds(stage: SweepStage, cascade: Cascade) -> tuple[VisitKind, ...]:
             return "lists"
         return "range" if has_range(key_range(p.visibility, cascade), stage) else "all"
 
-    return tuple(map(kind, stage.passes))
+    return tuple(kind(p) for p in stage.passes)
 
 
 def has_range(keys: KeyRange | None, stage: SweepStage) -> bool:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from functools import reduce
 from math import inf, log, log2
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from attnc.ir.plan import Fold, Load, SweepStage
 from attnc.ir.split_sweep import SplitSweep, split_sweep
 from tests.ir.derived import planned
 
-OPERATORS: Mapping[str, Callable[..., float]] = {
+OPERATORS: Mapping[str, Any] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
@@ -98,7 +98,8 @@ def _value(e: Expr, known: Known, part: int) -> float:
             found = known.get(name, 0.75)
             return found[part] if isinstance(found, list) else found
         case Apply(op, args):
-            return OPERATORS[op](*(_value(a, known, part) for a in args))
+            result: float = OPERATORS[op](*(_value(a, known, part) for a in args))
+            return result
 
 
 def _merged(merge: SweepStage, parts: dict[str, list[float]]) -> list[float]:
