@@ -4,7 +4,8 @@ Which opcode runs in which pipe: the kernel profiling guide of Nsight Compute, "
 `alu` has logic, compare, select, minimum and integer addition; `fma` has single and half precision
 arithmetic *and integer multiply-adds* (IMAD, also where it only moves or shifts); `xu` has
 transcendentals, conversions between integers and floats, and bit counts; `lsu` has shuffles beside
-loads and stores: a shuffle of 32 lanes takes as long as 128 bytes of shared memory. Conversions
+loads and stores: a shuffle of 32 lanes takes as long as 128 bytes of shared memory, and so do
+registers that are spilled (LDL, STL), since the L1 cache is the same memory. Conversions
 that pack two floats (F2FP) are at the rate of `alu` in the throughput table of the CUDA
 programming guide.
 Uniform instructions (U..) have a data path of their own, so they are issued and cost no lane
