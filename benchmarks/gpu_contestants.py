@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from gpu_model import chosen, device_name
-from gpu_problems import Problem, count_tiles, kernels, problem, visible_scores
+from gpu_problems import CHOSEN, Problem, count_tiles, kernels, problem, visible_scores
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -72,11 +72,11 @@ class Timing:
 def contestants(p: Problem, gpu: bool) -> tuple[str, ...]:
     """What can compute a problem; `dense` is attention without the mask.
 
-    `attnc chosen` has the tiles that the model chooses, the other kernels those that a module picks
-    by itself.
+    `attnc chosen` has the tiles that the model chooses, for some problems; the other kernels have
+    those that a module picks by itself.
     """
     plain = ("attnc gather", "attnc permuted") if p.extents else ("attnc",)
-    ours = (*plain, "attnc chosen")
+    ours = (*plain, "attnc chosen") if p.name in CHOSEN else plain
     dense = ("flash", "cudnn") if gpu else ("math",)
     square = p.shape.m == p.shape.n
     causal = dense if p.spec in ("causal", "gqa") and square else ()

@@ -189,6 +189,20 @@ FITTED = (
     ("decode, ungrouped", "attnc"),
     ("32 documents in 16K", "attnc"),
 )
+# Of these the tiles that the model chooses are timed, too: compiling them takes its time.
+CHOSEN = (
+    "causal, d 128",
+    "full, d 128",
+    "window 1024 of 16K",
+    "FLUX w 80x80 s 1x1",
+    "FLUX w 80x80 s 16x16",
+    "Hunyuan s 1x1x1",
+    "Hunyuan s 16x8x8",
+    "32 documents in 16K",
+    "decode, 16K keys",
+    "causal, d 64",
+    "full, d 64",
+)
 # Every configuration of these is timed beside the model's choice.
 SWEPT = ("causal, d 128", "full, d 64", "window 1024 of 16K")
 # Lists from data, several axes, a closed form with a score_mod.
