@@ -79,18 +79,18 @@ output O[b, e]
 """
 # Extents beside the usual ones, then how many parts are asked for, then params.
 CASES: dict[str, tuple[str, dict[str, int], int, dict[str, int]]] = {
-    "one row": ("sdpa", {"n": 70}, 7, {}),
-    "two parts and a ragged end": ("sdpa", {"m": 37, "n": 45}, 2, {}),
+    "one row": ("sdpa", {"n": 70}, 3, {}),
+    "two parts and a ragged end": ("sdpa", {"m": 20, "n": 45}, 2, {}),
     "more parts than tiles": ("sdpa", {"n": 5}, 7, {}),
     "no keys": ("sdpa", {"m": 2, "n": 0}, 3, {}),
-    "shared heads": ("gqa", {"h": 4, "g": 2, "n": 50}, 3, {}),
-    "parts without a tile": ("sliding_window", {"m": 37, "n": 37}, 3, {"window": 9}),
+    "shared heads": ("gqa", {"b": 2, "h": 2, "n": 50}, 3, {}),
+    "parts without a tile": ("sliding_window", {"m": 37, "n": 37}, 3, {"window": 3}),
     "lists": ("document", {"m": 37, "n": 37}, 2, {}),
     "two outputs": ("lse", {"m": 5, "n": 50}, 4, {}),
-    "no base": ("sigmoid", {"m": 40, "n": 40}, 3, {}),
+    "no base": ("sigmoid", {"m": 20, "n": 40}, 3, {}),
     "a function of scores": ("softcap", {"n": 40}, 3, {}),
-    "a bias of places": ("alibi", {"m": 33, "n": 33}, 2, {}),
-    "a base with a tensor": ("sink_logit", {"m": 33, "n": 33}, 3, {}),
+    "a bias of places": ("alibi", {"m": 3, "n": 33}, 2, {}),
+    "a base with a tensor": ("sink_logit", {"m": 18, "n": 33}, 3, {}),
     "two sums of columns": ("multi_value", {"n": 40, "f": 8}, 3, {}),
     "rows that see nothing": (HOLES, {"m": 20, "n": 40}, 3, {}),
     "other reductions": (FLAGS, {"m": 3, "n": 40}, 3, {}),
@@ -137,7 +137,7 @@ def test_parts_give_what_the_whole_gives(case: str) -> None:
     spec, own, splits, options = CASES[case]
     made = _plan(spec)
     text = emit(made, {s.name: replace(SMALL, splits=splits) for s in made.stages})
-    extents = {"b": 1, "h": 2, "g": 1, "m": 1, "d": 12, "e": 20} | own
+    extents = {"b": 1, "h": 1, "g": 1, "m": 1, "d": 12, "e": 20} | own
     _check(load_source(text, made.cascade.name, interpret=True), made, extents, options)
 
 
@@ -154,7 +154,7 @@ def test_a_module_splits_where_that_was_chosen() -> None:
     calls: list[str] = []
     for name in ("causal_kernel", "causal_parts_kernel", "causal_merge_kernel"):
         _note(module, name, calls)
-    extents = {"b": 1, "h": 2, "g": 1, "d": 12, "e": 20}
+    extents = {"b": 1, "h": 1, "g": 1, "d": 12, "e": 20}
     for rows, keys in ((3, 40), (20, 20), (3, 16)):
         _check(module, made, extents | {"m": rows, "n": keys}, {})
     # few rows; many; few, but a single tile of keys
@@ -172,6 +172,22 @@ def _note(module: ModuleType, name: str, calls: list[str]) -> None:
             return launch
 
     setattr(module, name, Noted())
+
+
+@pytest.mark.parametrize("spec", ["gqa", "prefix_lm"])
+def test_parts_load_boxes_too(spec: str) -> None:
+    """Their states go to tensors with one more axis, some without a feature."""
+    made = _plan(spec)
+    config = replace(SMALL, splits=3, descriptors=True)
+    text = emit(made, {s.name: config for s in made.stages})
+    module = load_source(text, made.cascade.name, interpret=True)
+    vars(module).update(_describable=lambda *_: True)
+    calls: list[str] = []
+    for name in (f"{spec}_parts_kernel", f"{spec}_parts_descriptor_kernel"):
+        _note(module, name, calls)
+    extents = {"b": 1, "h": 2, "g": 1, "m": 20, "n": 37, "d": 16, "e": 16}
+    _check(module, made, extents, {})
+    assert calls == [f"{spec}_parts_descriptor_kernel"]
 
 
 @cache
