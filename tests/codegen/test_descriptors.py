@@ -34,6 +34,7 @@ from attnc.runtime.verify import verify
 
 SMALL = Config(block_m=16, block_n=16, num_warps=4, num_stages=2, descriptors=True)
 LARGE = Config(block_m=128, block_n=64, num_warps=8, num_stages=2, descriptors=True)
+GOLDEN = Path(__file__).parents[1] / "golden" / "descriptors"
 QKV = "input Q[b, h, m, d]\ninput K[b, h, n, d]\ninput V[b, h, n, e]\n"
 REST = """P[b, h, m, n] = softmax(n) S[b, h, m, n]
 O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
@@ -71,6 +72,10 @@ def _launches(spec: str, extents: Mapping[str, int], capability: int = 90, **par
     dtype = torch.bfloat16
     found = find_launches(module, cascade, extents, given, dtype, capability=capability)  # type: ignore[arg-type]
     return " ".join(x.kernel for x in found)
+
+
+def test_module(golden: Callable[[str, Path], None]) -> None:
+    golden(_source("sliding_window", LARGE), GOLDEN / "sliding_window.py")
 
 
 # which tiles are boxes ---------------------------------------------------------------------------
