@@ -6,7 +6,7 @@ int tensors), floats and booleans live in one language; `Apply.op` names an entr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -64,6 +64,18 @@ class Apply:
 
     op: str
     args: tuple[Expr, ...]
+    # Trees are looked up in tables over and over: each is hashed once.
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.args)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Apply], tuple[str, tuple[Expr, ...]]]:
+        # Another process hashes names otherwise.
+        return Apply, (self.op, self.args)
 
 
 Expr: TypeAlias = Number | Index | Extent | Param | Read | Apply
