@@ -110,10 +110,9 @@ class Chosen:
 def chosen_configs(call: Call, setup: Setup) -> Chosen:
     """The configuration of each kernel: what is asked for, what was stored, what the model prefers.
 
-    The model chooses once per kind of call and GPU, which takes compiling a few kernels; where that
-    is too much, for the fidelities that compile nothing, the launcher's rule counts. Raises
-    AttncError E852 where what is asked for cannot be launched, E855 where nothing can, E81x where
-    the compiler fails.
+    The model chooses once per kind of call and GPU, which takes compiling a few kernels. For the
+    fidelities that compile nothing it ranks by the plan alone. Raises AttncError E852 where what is
+    asked for cannot be launched, E855 where nothing can, E81x where the compiler fails.
     """
     if setup.pins:
         check_pins(setup.pins)
@@ -125,10 +124,15 @@ def chosen_configs(call: Call, setup: Setup) -> Chosen:
         stored = stored_configs(call, setup.target)
         if len(stored) == len(call.sweeps):
             return Chosen(stored, "chosen before for calls like this one")
-        if setup.fidelity != "machine code":
-            return Chosen({}, "by the launcher's rule, which knows no GPU")
     # Ranking and compiling: not needed where a choice is stored.
-    from attnc.runtime.cost.tile_choice import choose
+    from attnc.runtime.cost.tile_choice import choose, ranked_configs
+
+    if not setup.pins and setup.fidelity != "machine code":
+        ranked = {
+            s.name: ranked_configs(call, s, setup.target, setup.calibration) for s in call.sweeps
+        }
+        best = {name: found[0][0] for name, found in ranked.items() if found}
+        return Chosen(best, "the best by what the plan says; none was compiled")
 
     made = choose(call, setup.target, calibration=setup.calibration, pins=setup.pins)
     if not setup.pins:

@@ -52,7 +52,7 @@ def _needs(r: Resources, target: Target) -> dict[str, tuple[float, float]]:
         "bytes of shared memory": (
             r.shared_bytes + target.shared_reserved_per_block,
             # A block may have less than an SM.
-            target.shared_bytes_per_sm if r.shared_bytes <= block else 0.0,
+            target.shared_bytes_per_sm if r.shared_bytes <= block else block,
         ),
     }
     if r.tensor_bytes:

@@ -26,7 +26,7 @@ def test_an_h100_holds(registers: int, threads: int, shared: int, programs: int)
 
 def test_what_lacks_is_named_with_its_size() -> None:
     kernel = Resources(128, 0, 300_000, 0, 128)
-    with pytest.raises(AttncError, match=r"301024 bytes of shared memory") as e:
+    with pytest.raises(AttncError, match=r"301024 bytes of shared memory of 232448") as e:
         programs_per_sm(kernel, load_target("h100"))
     assert e.value.code == "E852"
 
