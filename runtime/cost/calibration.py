@@ -127,8 +127,8 @@ def _clock(target: Target) -> Range:
     """From the highest clock to the one at which dense products meet the power limit."""
     fast = (target.clock_max_mhz or target.clock_mhz) / target.clock_mhz
     sustained = target.tensor_tflops_sustained
-    slow = _POWER_LIMITED if sustained is None else sustained / target.tensor_tflops
-    return Range(fast, (fast + slow) / 2, min(slow, fast))
+    slow = min(fast, _POWER_LIMITED if sustained is None else sustained / target.tensor_tflops)
+    return Range(fast, (fast + slow) / 2, slow)
 
 
 def _bandwidth(target: Target) -> Range:

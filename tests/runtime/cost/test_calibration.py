@@ -47,6 +47,26 @@ def test_measurements_of_a_target_beat_assumptions() -> None:
     assert specs_only(replace(h200, clock_max_mhz=None)).clock.fast == 1.0
 
 
+FIGURES = st.one_of(st.none(), st.floats(1e2, 1e13))
+
+
+@given(highest=FIGURES, products=FIGURES, memory=FIGURES)
+def test_assumptions_are_ordered_whatever_a_file_says(
+    highest: float | None, products: float | None, memory: float | None
+) -> None:
+    target = replace(
+        load_target("h200"),
+        clock_max_mhz=highest,
+        tensor_tflops_sustained=products,
+        memory_sustained=memory,
+    )
+    known = specs_only(target)
+    for name in PARAMETERS:
+        r = getattr(known, name)
+        ends = (r.slow, r.fast) if name in MORE_IS_FASTER else (r.fast, r.slow)
+        assert 0 <= ends[0] <= r.likely <= ends[1]
+
+
 @st.composite
 def calibrations(draw: st.DrawFn) -> Calibration:
     ranges = {}
