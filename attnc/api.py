@@ -214,10 +214,12 @@ class Attention:
         target, E84x what an array does not run, E851 .. E855 what cannot be predicted.
         """
         from attnc.predict import predict_attention
-        from attnc.predict_arrays import array_designs, predict_array
         from attnc.predict_setup import make_setup
+        from attnc.runtime.spatial.designs import named_designs
 
-        if designs := array_designs([target]):
+        if designs := named_designs([target]):
+            from attnc.predict_arrays import predict_array
+
             return predict_array(self, shape or {}, designs[0], share=share)
         setup = make_setup(
             target,

@@ -11,7 +11,7 @@ from attnc.compilation import complete_shape
 from attnc.errors import AttncError
 from attnc.ir.plan import SweepStage
 from attnc.masks import given_extents, share_extents
-from attnc.runtime.spatial.designs import design_names, load_design
+from attnc.runtime.spatial.designs import load_design
 from attnc.runtime.spatial.match_spec import Roles, match_spec, model_of
 from attnc.runtime.spatial.models import LENGTHS, Model, load_model, model_names
 from attnc.runtime.spatial.simulate import Prediction, simulate
@@ -19,8 +19,7 @@ from attnc.runtime.spatial.simulate import Prediction, simulate
 if TYPE_CHECKING:
     from attnc.api import Attention
 
-# All designs, and all models, by one word.
-ALL_DESIGNS, ALL_MODELS = "spatial", "all"
+ALL_MODELS = "all"
 _UNFUSED = "unfused"
 _LIMITS = {
     "2d": "the square array",
@@ -29,20 +28,6 @@ _LIMITS = {
     "memory": "memory",
 }
 _BAR = 40
-
-
-def array_designs(targets: Sequence[str]) -> tuple[str, ...]:
-    """The modelled arrays that targets name; none if they name GPUs.
-
-    Raises AttncError E854 if they name both.
-    """
-    known = design_names()
-    named = [t.lower() for t in targets]
-    found = [d for t in named for d in (known if t == ALL_DESIGNS else (t,))]
-    arrays = tuple(dict.fromkeys(d for d in found if d in known))
-    if arrays and len(arrays) < len(set(found)):
-        raise AttncError("E854", "GPUs and modelled arrays are not put in one table")
-    return arrays
 
 
 @dataclass(frozen=True, slots=True)

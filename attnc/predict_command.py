@@ -78,14 +78,16 @@ def predict_options(p: ArgumentParser) -> None:
 def predict_command(args: Namespace, attention: Attention) -> Result:
     """The answer to the question that the options ask. Raises AttncError, E854 for nonsense."""
     from attnc.figure import check_suffix
-    from attnc.predict_arrays import array_designs, predict_arrays
+    from attnc.runtime.spatial.designs import named_designs
 
     targets = args.target or [_DEFAULT_TARGET]
     if args.out is not None:
         check_suffix(Path(args.out))
         if not args.sweep:
             raise AttncError("E854", "a picture is drawn of a sweep", hint="add `--sweep`")
-    if designs := array_designs(targets):
+    if designs := named_designs(targets):
+        from attnc.predict_arrays import predict_arrays
+
         _check_array_options(args)
         models = tuple(args.model or ())
         return predict_arrays(

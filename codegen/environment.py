@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from attnc.codegen.text import escape, fill, paragraph, wrap
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @cache
 def templates() -> jinja2.Environment:
     """Those in the folder `templates`."""
+    # Planning and predicting write no source: they need not wait for it.
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=jinja2.StrictUndefined,

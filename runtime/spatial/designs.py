@@ -7,7 +7,7 @@ Nayak et al. 2024, FuseMax (MICRO 2024), and its artifact.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,6 +18,8 @@ from attnc.errors import AttncError
 
 Traffic: TypeAlias = Literal["resident", "mapped", "streamed"]
 
+# All of them, by one word.
+ALL_DESIGNS = "spatial"
 _FOLDER = Path(__file__).parent / "design_files"
 
 
@@ -87,6 +89,19 @@ class Design:
 def design_names() -> tuple[str, ...]:
     """The modelled accelerators."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+
+
+def named_designs(targets: Iterable[str]) -> tuple[str, ...]:
+    """The modelled accelerators among targets, `spatial` being all; none if all are others.
+
+    Raises E854 if they name both kinds.
+    """
+    known = design_names()
+    named = [d for t in targets for d in (known if t.lower() == ALL_DESIGNS else (t.lower(),))]
+    found = tuple(dict.fromkeys(d for d in named if d in known))
+    if found and len(found) < len(set(named)):
+        raise AttncError("E854", "GPUs and modelled arrays are not put in one table")
+    return found
 
 
 def load_design(name: str) -> Design:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path / "cache"))
 
 
+ROOT = Path(__file__).parents[2]
 SHAPE = {"B": 1, "H": 8, "G": 2, "M": 2048, "D": 128, "E": 128}
 
 
@@ -218,6 +222,20 @@ def test_machine_code_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         again = predict_attention(attention, shape, setup, {})
         assert again.prediction.fidelity == "machine code"
         assert again.ms.mid > found.last.ms.mid
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from attnc.cli import main\n"
+        "main(['predict', 'sliding_window', '--shape', 'M=4096', '--fidelity', 'roofline'])\n"
+        "heavy = {'torch', 'triton', 'jinja2', 'sympy', 'networkx', 'matplotlib', 'rich'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
