@@ -159,7 +159,9 @@ class _Writer:
         fake = [f"{self.tensor(o)} = {self._empty(o)}" for o in self.cascade.outputs]
         many = f"tuple[{', '.join(['torch.Tensor'] * len(outputs))}]"
         lines = [x for s in stages for x in s]
-        helpers = (*self.host.sources, *torch_code.helpers)
+        # where a number of parts was chosen, the launcher asks whether that is needed
+        asks = [_ARE_FEW] if not self.parts.keys() <= self.config.keys() else []
+        helpers = (*asks, *self.host.sources, *torch_code.helpers)
         arguments = (*(self._tensor_argument(t) for t in self.cascade.inputs), *self._scalars())
         checks = self._checks()
         return Launcher(
@@ -317,6 +319,9 @@ class _Writer:
         split, whole = ((f"    {x}" for x in found) for found in (parts, self._run(kernel)))
         return (*lines, f"if {self.extent(pair.part)} > 1:", *split, "else:", *whole)
 
+    def _row_tiles(self, row: str) -> str:
+        return f"triton.cdiv({self.extent(row)}, {self._block(row)})"
+
     def _run_parts(self, pair: SplitKernels) -> tuple[str, ...]:
         """Sweeps a rank in parts, and merges what they have gathered."""
         made = [f"{self.tensor(t)} = {self._empty(t)}" for t in pair.partial.stage.outputs]
@@ -335,7 +340,7 @@ class _Writer:
     def _run(self, kernel: Kernel) -> tuple[str, ...]:
         """Launches a kernel, once it is known how."""
         row, split = kernel.stage.row, kernel.split
-        counts = [f"triton.cdiv({self.extent(row)}, {self._block(row)})"] if row else []
+        counts = [self._row_tiles(row)] if row else []
         if row and kernel.lists is not None:
             counts = [f"{self._local('row_table')}.shape[1]"]
         lines = [*self._moved(kernel).lines(), *self._wide(kernel)]
@@ -459,7 +464,7 @@ class _Writer:
         pair = self.parts.get(s.name)
         if fixed is not None:
             lines.append(f"{targets} = {entry(fixed)[1:-1]}")
-            return [*lines, *self._parts(pair, s.swept, str(fixed.splits))]
+            return [*lines, *self._parts(kernel, str(fixed.splits))]
         table = f"_TILES_{len(self.tables) + 1}" if self.tables else "_TILES"
         self.tables += rule_table(table, s, self.cascade)
         widest = widths[0] if len(widths) == 1 else f"max({', '.join(widths or ['16'])})"
@@ -486,17 +491,22 @@ class _Writer:
             few = f", {self.extent(s.row)} <= {FEW_ROWS}" if s.row else ""
             key = f"(_gpu(), {self.lead}.element_size(), {widest}{few})"
             lines.append(f"{targets} = {name}.get({key}, ({targets}))")
-        return [*lines, *self._parts(pair, s.swept, "")]
+        return [*lines, *self._parts(kernel, "")]
 
-    def _parts(self, pair: SplitKernels | None, swept: str, asked: str) -> Iterator[str]:
-        """The number of parts: as many as were asked for, if there are as many tiles."""
+    def _parts(self, kernel: Kernel, fixed: str) -> Iterator[str]:
+        """The number of parts: no more than tiles; unless it is fixed, one where that is enough."""
+        s = kernel.stage
+        pair = self.parts.get(s.name)
         if pair is None:
             return
-        name, tiles = (
-            self.extent(pair.part),
-            f"triton.cdiv({self.extent(swept)}, {self._block(swept)})",
-        )
-        yield f"{name} = max(1, min({asked or name}, {tiles}))"
+        name = self.extent(pair.part)
+        tiles = f"triton.cdiv({self.extent(s.swept)}, {self._block(s.swept)})"
+        programs = [self._row_tiles(s.row)] if s.row else []
+        programs += [self.extent(r) for r in s.grid]
+        if not fixed:
+            yield f"if not _are_few({' * '.join(programs) or '1'}):"
+            yield f"    {name} = 1"
+        yield f"{name} = max(1, min({fixed or name}, {tiles}))"
 
     def _arguments(self, kernel: Kernel) -> list[str]:
         found = []
@@ -590,6 +600,13 @@ class _Writer:
 
 # Fields of a configuration: the sides of tiles of rows, and of swept coordinates.
 SHAPES = ("shape_m", "shape_n")
+
+
+_ARE_FEW = '''def _are_few(programs: int) -> bool:
+    """Whether so many leave a part of the GPU idle; where there is none, they are taken to."""
+    if not torch.cuda.is_available():
+        return True
+    return programs < torch.cuda.get_device_properties().multi_processor_count'''
 
 
 def _field(chosen: Sequence[Chosen], field: str) -> list[object]:

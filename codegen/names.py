@@ -13,7 +13,7 @@ RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_MO
 # What a module defines for itself, whatever its spec is: nothing public may be called so.
 OWN = frozenset(
     """
-    TensorDescriptor WARP_SIZE _ _capability _describable _descriptor _gapless _gpu _limits
+    TensorDescriptor WARP_SIZE _ _are_few _capability _describable _descriptor _gapless _gpu _limits
     _mergeable _OP _KINDS _TILES _CHOSEN _check _divide _exact _exp _extreme _log
     _power _Axis _Box _Mask _KEPT _Ranges _at_places _by_points _check_places _distance _filled
     _halves _in_order _in_parts _kept _list_tiles _product _range _ranges _rest _stepped _steps

@@ -159,6 +159,9 @@ def test_a_module_splits_where_that_was_chosen() -> None:
         _check(module, made, extents | {"m": rows, "n": keys}, {})
     # few rows; many; few, but a single tile of keys
     assert calls == ["causal_parts_kernel", "causal_merge_kernel", "causal_kernel", "causal_kernel"]
+    vars(module).update(_are_few=lambda programs: programs > 1)
+    _check(module, made, extents | {"m": 3, "n": 40}, {})
+    assert calls[4:] == ["causal_kernel"]
 
 
 def _note(module: ModuleType, name: str, calls: list[str]) -> None:
