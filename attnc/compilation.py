@@ -143,6 +143,8 @@ def compile_plan(
     start = time.perf_counter()
     cascade = plan.cascade
     machines = tuple(map(load_target, targets))
+    if config and not machines:
+        raise AttncError("E852", "tiles are fixed for a target, and there is none", hint="--target")
     extents = complete_shape(plan, shape, params)
     call = Call(plan, params, extents, dtype)
     folder = _made(folder)

@@ -125,9 +125,9 @@ def main() -> int:
         for spec in args.specs.split(",")
         for target in args.targets.split(",")
     ]
-    resumed = args.json is not None and args.json.exists()
-    done = json.loads(args.json.read_text()) if resumed else []
-    rows = compile_all(tasks, args.workers, done, args.json)
+    out: Path | None = args.json
+    done = json.loads(out.read_text()) if out is not None and out.exists() else []
+    rows = compile_all(tasks, args.workers, done, out)
     bad = [r for r in rows if r.get("spills") or r.get("fits") is False or "error" in r]
     print(f"\n{len(rows)} rows, {len(bad)} that spill, do not fit, or failed")
     for row in bad:

@@ -21,7 +21,7 @@ _ONE_ROW_SIDES = (16, 32, 64, 128, 256)
 _ONE_ROW_WARPS = (2, 4, 8)
 # Multiply-adds per thread and matrix product of float32, which uses no matrix unit: each is an
 # instruction of its own, and more of them take the compiler minutes.
-_MOST_UNROLLED = 1024
+_MOST_UNROLLED = 512
 # A thread with fewer points than this repeats the work of another one.
 _LEAST_POINTS = 2
 # Parts of a sweep, and programs per SM, beyond which more parts only cost a longer merge.
