@@ -13,7 +13,7 @@ from attnc.runtime.cost.baseline import BASELINE_NAMES, baseline
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.predict import check_memory, predict
 from attnc.runtime.cost.prediction import Interval, Prediction, StageTime
-from attnc.tiles import show_value
+from attnc.tiles import show_value, times
 
 if TYPE_CHECKING:
     from attnc.api import Attention
@@ -160,14 +160,15 @@ def _report(p: Predicted) -> Iterator[str]:
     yield ""
     rate = f"; {found.tflops:.4g} TFLOP/s" if found.tflops else ""
     yield f"limited by  {limit_text(found.bottleneck)}{rate}"
-    yield f"over        {name}, {dense.mid:.4g} ms: {p.speedup:.2f}x"
+    yield f"over        {name}, {dense.mid:.4g} ms: {times(p.speedup)}"
     if p.setup.share is not None:
         yield f"end to end  {p.end_to_end:.2f}x, attention having been {p.setup.share:.0%} of it"
     if p.setup.budget_ms is not None:
         yield f"budget      {p.setup.budget_ms:g} ms: {_FITS[p.fits]}"
     yield f"traffic     {show_bytes(sum(s.traffic for s in found.stages))} to and from memory"
-    yield ""
-    yield from _bars(found)
+    if found.ms.mid:
+        yield ""
+        yield from _bars(found)
     for stage in found.stages:
         yield from ("", *_stage_lines(stage, len(found.stages) > 1))
     yield from ("", *_assumptions(p))

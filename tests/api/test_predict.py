@@ -224,6 +224,14 @@ def test_machine_code_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert again.ms.mid > found.last.ms.mid
 
 
+@pytest.mark.parametrize("empty", [{"M": 0}, {"B": 0, "M": 64}, {"M": 64, "N": 0}])
+def test_nothing_to_do_takes_no_time(empty: dict[str, int]) -> None:
+    found = _roofline("sliding_window", {**SHAPE, **empty}, share=0.5)
+    assert found.ms.mid >= 0
+    assert "over        dense" in str(found)
+    assert found.to_dict()["baseline"]
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from attnc.cli import main\n"
