@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -153,8 +153,8 @@ def _each(ms: Interval, f: Any) -> tuple[float, float, float]:
     return f(ms.high), f(ms.mid), f(ms.low)
 
 
-def table(found: Sequence[Row]) -> Iterator[str]:
-    """Lines for people, by kernel."""
+def table(found: Iterable[Row]) -> Iterator[str]:
+    """Lines for people, by kernel, as soon as there are any."""
     yield "predicted: attnc's kernels; published: others' kernels, on their GPUs"
     for (kernel, target, source), group in groupby(found, lambda r: (r.kernel, r.target, r.source)):
         yield f"\n{kernel}, {target} ({source})"
@@ -174,6 +174,13 @@ def summary(found: Sequence[Row]) -> Iterator[str]:
         yield f"{style}: {off}"
 
 
+def _kept(made: Iterable[Row], found: list[Row]) -> Iterator[Row]:
+    """Rows as they come, remembered in `found`."""
+    for r in made:
+        found.append(r)
+        yield r
+
+
 def main() -> int:
     """Print the comparison, write it if asked for."""
     parser = argparse.ArgumentParser(
@@ -186,8 +193,11 @@ def main() -> int:
     args = parser.parse_args()
     try:
         model = Model(args.fidelity, not args.rule)
-        found = list(rows(model, args.target or ("a100", "h100", "b200")))
-        print("\n".join((*table(found), "", *summary(found))))
+        found: list[Row] = []
+        made = rows(model, args.target or ("a100", "h100", "b200"))
+        for text in table(_kept(made, found)):
+            print(text, flush=True)
+        print("\n".join(("", *summary(found))))
         if args.json is not None:
             data = [{**asdict(r), "ratio": r.ratio} for r in found]
             replace_text(args.json, json.dumps({"not_our_kernels": data}, indent=1) + "\n")
