@@ -175,8 +175,10 @@ def _doubled(low: Fraction, high: Fraction) -> list[Fraction]:
 def _stepped(low: Fraction, high: Fraction, step: Fraction) -> list[Fraction]:
     if step <= 0 or high < low:
         return []
-    count = min(int((high - low) / step), _MOST_VALUES)
-    return [low + i * step for i in range(count + 1)]
+    count = int((high - low) / step) + 1
+    if count > _MOST_VALUES:
+        raise ArgumentTypeError(f"`{low}..{high}`: more than {_MOST_VALUES} values")
+    return [low + i * step for i in range(count)]
 
 
 def duration(text: str) -> float:
