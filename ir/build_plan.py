@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from attnc.ir.build_sweep import Output, build_sweep
 from attnc.ir.cascade import Cascade, Einsum
@@ -31,7 +32,18 @@ def build_plan(cascade: Cascade, rewrites: tuple[Certificate, ...] = ()) -> Plan
     _refuse_unlowered(cascade)
     planner = _Planner(_scope(cascade), rewrites)
     planner.plan(cascade.outputs, outermost=True)
-    return Plan(cascade, tuple(planner.stages))
+    return Plan(cascade, tuple(_named_apart(planner.stages)))
+
+
+def _named_apart(stages: Sequence[Stage]) -> Iterator[Stage]:
+    """Sweeps are called as the attention is, the second one with a number after it."""
+    taken = {s.name for s in stages if isinstance(s, TorchStage)}
+    for s in stages:
+        if isinstance(s, SweepStage) and s.name in taken:
+            numbers = (f"{s.name}_{n}" for n in count(2))
+            s = replace(s, name=next(n for n in numbers if n not in taken))
+        taken.add(s.name)
+        yield s
 
 
 def _refuse_unlowered(cascade: Cascade) -> None:

@@ -51,8 +51,13 @@ class SplitSweep:
 
 
 def split_sweep(stage: SweepStage, cascade: Cascade) -> SplitSweep | None:
-    """A stage in parts; None if it has several passes: a later one waits for all parts."""
+    """A stage in parts; None if it has several passes: a later one waits for all parts.
+
+    None, too, if it stores something for each swept coordinate, which needs the final state.
+    """
     if stage.derived is None or len(stage.passes) != 1:
+        return None
+    if any(stage.swept in s.axes for s in stage.stores):
         return None
     part = _fresh("part", {r.name for r in cascade.ranks})
     states = _partial_states(stage, cascade)

@@ -19,6 +19,8 @@ from attnc.codegen.candidates import (
     split_counts,
 )
 from attnc.codegen.config import Chosen, registers_of, widest
+from attnc.dsl import load_text
+from attnc.ir.pipeline import plan as plan_of
 from attnc.ir.plan import Plan, SweepStage
 from attnc.runtime.dtypes import torch_dtype
 from attnc.runtime.launches import find_launches
@@ -187,3 +189,33 @@ def test_sweeps_are_split_where_programs_leave_idle_what_runs_them(
     # the last but one still leaves some with less than they hold
     assert len(found) == 1 or programs * found[-2] < 4 * sms
     assert programs >= sms or tiles < 2 or len(found) > 1
+
+
+TWO = """
+attention two
+input Q[b, h, m, d]
+input K[b, h, n, d]
+input V[b, h, n, e]
+input L[b, h, j, d]
+input W[b, h, j, e]
+S[b, h, m, n] = sum(d) Q[b, h, m, d] * K[b, h, n, d]
+P[b, h, m, n] = softmax(n) S[b, h, m, n]
+O[b, h, m, e] = sum(n) P[b, h, m, n] * V[b, h, n, e]
+T[b, h, m, j] = sum(d) Q[b, h, m, d] * L[b, h, j, d]
+U[b, h, m, j] = softmax(j) T[b, h, m, j]
+X[b, h, m, e] = sum(j) U[b, h, m, j] * W[b, h, j, e]
+output O[b, h, m, e]
+output X[b, h, m, e]
+"""
+
+
+def test_each_kernel_has_its_own_choice() -> None:
+    made = plan_of(load_text(TWO))
+    first, second = (s.name for s in made.stages)
+    assert (first, second) == ("two", "two_2")
+    choices = [chosen(first, 90, Config(64, 64, 4, 2)), chosen(second, 90, Config(32, 64, 4, 3))]
+    module = load_source(emit(made, chosen=choices), "two")
+    extents = {"b": 1, "h": 1, "m": 99, "n": 50, "j": 40, "d": 128, "e": 128}
+    launches = find_launches(module, made.cascade, extents, {}, torch_dtype("bf16"), 32, 90)
+    tiles = [(x.config["BLOCK_M"], x.num_stages) for x in launches]
+    assert tiles == [(64, 2), (32, 3)]
