@@ -18,6 +18,8 @@ from attnc.runtime.targets import Target
 
 # Kernels of one stage that are compiled at most, in search of some that do not spill.
 _MOST_COMPILED = 24
+# After so many that the compiler refused, and none that it took, it will take none.
+_MOST_REFUSED = 6
 # After a configuration that spilled, only those with the same warps are tried that are estimated to
 # need less than this share of its registers.
 _LESS = 0.85
@@ -80,11 +82,12 @@ class Prover:
     calibration: Calibration
     boxes: bool
     tried: dict[Config, Proof] = field(default_factory=dict)
+    refused: list[AttncError] = field(default_factory=list)
 
     def search(self, ranked: Sequence[Config], first: int, wanted: int = 1) -> None:
         """Go down the list: `first` at once, then two by two, until `wanted` are sure.
 
-        Raises AttncError E812 where the compiler is absent.
+        Raises AttncError E812 where the compiler is absent, E813 where it takes none of them.
         """
         waiting = list(ranked)
         while waiting and len(self.tried) < max(_MOST_COMPILED, 3 * wanted):
@@ -93,6 +96,8 @@ class Prover:
             batch = _varied(waiting, 2 if self.tried else first)
             self._compile([replace(c, descriptors=self.boxes or c.descriptors) for c in batch])
             self._prove_twins(wanted)
+            if len(self.refused) == len(self.tried) >= _MOST_REFUSED:
+                raise self.refused[0]
             waiting = [c for c in waiting if c not in batch and self._may_fit(c)]
 
     @property
@@ -157,6 +162,7 @@ class Prover:
     def _proof(self, config: Config, made: MachineKernel | AttncError) -> Proof:
         """What became of a compiled configuration."""
         if isinstance(made, AttncError):
+            self.refused.append(made)
             return Proof(config, None, None, made.message)
         call, ((stage, own), *others) = self._launched(config)
         kernels = [(stage, Kernel(own, made.demand, made.resources, True))]

@@ -195,3 +195,13 @@ def test_finalists_can_all_be_taken(call: Call, compile_by: Callable[[Compiler],
     assert all(not p.reason and p.config.num_warps != 4 for p in found)
     times = [p.time.ms.mid for p in found if p.time is not None]
     assert times == pytest.approx(sorted(times), rel=0.01)
+
+
+def test_what_the_compiler_refuses_whatever_the_tiles_is_its_error(
+    call: Call, compile_by: Callable[[Compiler], Compiled]
+) -> None:
+    seen = compile_by(lambda c: AttncError("E813", "it does not compile"))
+    with pytest.raises(AttncError) as e:
+        choose(call, A100)
+    assert e.value.code == "E813"
+    assert len(seen) < 10
