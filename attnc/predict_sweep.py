@@ -14,7 +14,7 @@ from attnc.ir.bind import check_params
 from attnc.ir.frame import ParamValue
 from attnc.predict import Predicted, predict_call, show_config
 from attnc.predict_setup import Chosen, Setup, chosen_configs, make_call
-from attnc.runtime.cost.call import Call
+from attnc.runtime.cost.call import Call, Parts
 from attnc.runtime.cost.predict import check_memory, predict
 from attnc.runtime.cost.prediction import Interval
 from attnc.tiles import show_value, table, times
@@ -203,9 +203,12 @@ def predict_sweep(
     swept, and what `predict_attention` raises, but for single settings that do not fit.
     """
     rows: list[SweepRow] = []
+    parts: Parts = {}
     for setup in setups:
         settings = list(_settings(attention, shape, ranges))
-        calls = [(v, a, make_call(a, s, setup.dtype, tensors)) for v, a, s in settings]
+        made = [(v, a, make_call(a, s, setup.dtype, tensors)) for v, a, s in settings]
+        # What settings have in common along an axis is counted once.
+        calls = [(v, a, replace(call, parts=parts)) for v, a, call in made]
         chosen = _chosen([c for _, _, c in calls], setup)
         named = {_TARGET: setup.target.name} if len(setups) > 1 else {}
         rows += (_row({**named, **v}, a, call, setup, chosen) for v, a, call in calls)

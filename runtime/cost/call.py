@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from attnc.codegen.config import padded
 from attnc.codegen.scope import Scope
 from attnc.ir.bind import with_joined
 from attnc.ir.cascade import TensorDecl
 from attnc.ir.frame import ParamValue
+from attnc.ir.geometry.census import Census, Part, census
+from attnc.ir.geometry.dilation import Problem
 from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.ir.plan import Plan, SweepStage
 from attnc.ir.visibility import Visibility
 from attnc.ir.walk import output_ranks
 from attnc.runtime.dtypes import element_bytes
 
+# Counts of the axes of masks, by whether tiles are grouped and points counted.
+Parts: TypeAlias = dict[tuple[bool, bool], dict[Problem, Part]]
 # A captured int counts 8 bytes, a bool 1: as torch makes them.
 _BYTES = {"int": 8, "bool": 1}
 
@@ -38,6 +42,8 @@ class Call:
     tensors: Mapping[str, Any] = field(default_factory=dict)
     # Counts of masks by what they depend on; shared by calls that differ in nothing else.
     known: dict[object, Any] = field(default_factory=dict, repr=False)
+    # Shared by calls with the same tensors.
+    parts: Parts = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -77,6 +83,20 @@ class Call:
 
     def axis(self, rank: str, tile: int = 1) -> Axis:
         return Axis(rank, self.extent(rank), tile)
+
+    def census(
+        self,
+        v: Visibility,
+        grid: tuple[Axis, ...],
+        rows: tuple[Axis, ...],
+        keys: tuple[Axis, ...],
+        *,
+        grouped: bool,
+        points: bool,
+    ) -> Census:
+        """`ir.geometry.census` of a mask, with what this call depends on."""
+        known = self.parts.setdefault((grouped, points), {})
+        return census(v, grid, rows, keys, self.bound, grouped=grouped, points=points, known=known)
 
     # memory ----------------------------------------------------------------------------------
 

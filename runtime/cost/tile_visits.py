@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from attnc.codegen.config import MAX_COLUMNS, Config, tile_sides
 from attnc.codegen.visits import VisitKind, visit_kinds
 from attnc.ir.expr import Apply, Expr, Index, Number
-from attnc.ir.geometry.census import census
 from attnc.ir.geometry.layout import Layout, TileAxis, layouts
 from attnc.ir.geometry.put_in_numbers import put_in_numbers
 from attnc.ir.geometry.tiling import Axis
@@ -82,7 +81,7 @@ def visible_points(call: Call, stage: SweepStage, mask: Mask = "own") -> int:
         whole = Config(64, 64, 4, 2)
         rows, keys = layouts(seen, call.plan.cascade)
         cut = _axes(call, rows, whole, True), _axes(call, keys, whole, False)
-        counted = census(seen, _grid(call, seen), cut[0], cut[1], call.bound, grouped=False)
+        counted = call.census(seen, _grid(call, seen), *cut, grouped=False, points=True)
         call.known[key] = counted.visible * _others(call, stage, seen.grid)
     found: int = call.known[key]
     return found
@@ -158,7 +157,7 @@ def _pass_visits(call: Call, p: _WalkedPass, grid: tuple[str, ...], config: Conf
         return PassVisits(0 * visited, visited)
     stepped = _stepped(call, p.rows, config.block_m) and _stepped(call, p.keys, config.block_n)
     points = _grid(call, v)
-    found = census(v, points, rows, keys, call.bound, grouped=stepped, points=False)
+    found = call.census(v, points, rows, keys, grouped=stepped, points=False)
     visited = full = np.ones(1, np.int64)
     for part in found.parts:
         visited = np.outer(visited, part.visited).ravel()

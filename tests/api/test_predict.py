@@ -158,6 +158,20 @@ def test_a_plane_beside_a_sequence_of_its_tokens() -> None:
     assert e.value.code == "E504"
 
 
+def test_a_sweep_says_what_single_predictions_say() -> None:
+    volume: Any = {"B": 1, "H": 2, "G": 2, "MT": 6, "MY": 10, "MX": 12, "D": 64, "E": 64}
+    attention = load("gna", window=(3, 5, 6))
+    how: Any = {"target": "h200", "fidelity": "roofline", "config": TILES}
+    ranges = {"stride[1]": (1, 4), "MT": (6, 7), "dilation[2]": (1, 2)}
+    rows = attention.predict_sweep(volume, ranges, **how).rows
+    assert len(rows) == 8
+    for row in rows:
+        params = {n: row.values[n] for n in ("stride", "dilation")}
+        alone = load("gna", window=(3, 5, 6), **params)
+        single = alone.predict({**volume, "MT": row.values["MT"]}, **how)
+        assert row.predicted is not None and row.predicted.to_dict() == single.to_dict()
+
+
 def test_a_modelled_array() -> None:
     found = load("sdpa").predict(
         {"B": 64, "H": 12, "G": 12, "M": 1024, "D": 64, "E": 64}, target="fusemax"
