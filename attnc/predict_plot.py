@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ _LABELS = 26
 # A range is drawn in logarithms where its ends are so far apart.
 _WIDE = 8
 # Characters of a line of text.
-_LINE = 112
+_LINE = 105
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,12 @@ def _label(c: _Curve, sweep: PredictedSweep, curves: Sequence[_Curve]) -> str:
 
 
 def _draw_gains(axes: Axes, curves: Sequence[_Curve]) -> None:
+    highest = 1.0
     for colour, c in zip(_cycle(len(curves)), curves, strict=True):
         over = [r.predicted.speedup for r in c.rows if r.predicted]
         axes.plot(c.places, over, color=colour, marker="o", markersize=3, linewidth=1.4)
-    axes.set_ylim(bottom=0)
+        highest = max([highest, *(x for x in over if isfinite(x))])
+    axes.set_ylim(0, 1.08 * highest)
     names = dict.fromkeys(r.predicted.baseline[0] for c in curves for r in c.rows if r.predicted)
     axes.set_ylabel("\n".join(["times as fast", *(f"as {name}" for name in names)]))
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)

@@ -168,7 +168,8 @@ def test_a_sweep_says_what_single_predictions_say() -> None:
     for row in rows:
         params = {n: row.values[n] for n in ("stride", "dilation")}
         alone = load("gna", window=(3, 5, 6), **params)
-        single = alone.predict({**volume, "MT": row.values["MT"]}, **how)
+        shape: Any = {**volume, "MT": row.values["MT"]}
+        single = alone.predict(shape, **how)
         assert row.predicted is not None and row.predicted.to_dict() == single.to_dict()
 
 
