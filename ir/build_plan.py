@@ -129,9 +129,11 @@ class _Planner:
         self._check(region)
         inside = {s.tensor for s in (*region.reductions, *region.contractions)}
         late = self._downstream(needed, {s.tensor for s in region.reductions})
-        early = [s.tensor for s in needed if s.tensor not in inside and s.tensor not in late]
+        early = [s for s in needed if s.tensor not in inside and s.tensor not in late]
+        rest = [s for s in needed if s not in early]
+        early = self._read_by(rest, names, early)
         prepared = self._prepared(region)
-        self.plan((*early, *prepared))
+        self.plan((*(s.tensor for s in early), *prepared))
         names = [t for t in names if t not in self.stored]
         scope = self._without(prepared)
         derived = use_exp2(
@@ -176,6 +178,16 @@ class _Planner:
                 late.add(s.tensor)
         inner = {s.tensor for s in needed if s.tensor in gathered}
         return late - inner
+
+    def _read_by(self, rest: list[Einsum], names: list[str], early: list[Einsum]) -> list[Einsum]:
+        """Of what is computed before, that which is read after it: the others are on the way to it.
+
+        names: what is wanted in the end
+        """
+        values = [*(self.scope.body(s) for s in rest), *map(self._value, names)]
+        conditions = (s.where for s in rest if s.where is not None)
+        taken = {r.tensor for e in (*values, *conditions) for r in reads(e)}
+        return [s for s in early if s.tensor in taken]
 
     def _prepared(self, region: Region) -> tuple[str, ...]:
         """Costly pointwise tensors of the swept side: made once instead of once per row tile."""

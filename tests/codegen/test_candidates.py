@@ -213,6 +213,8 @@ def test_each_kernel_has_its_own_choice() -> None:
     made = plan_of(load_text(TWO))
     first, second = (s.name for s in made.stages)
     assert (first, second) == ("two", "two_2")
+    # nothing on the way to an output is stored
+    assert [s.outputs for s in made.stages] == [("O",), ("X",)]
     choices = [chosen(first, 90, Config(64, 64, 4, 2)), chosen(second, 90, Config(32, 64, 4, 3))]
     module = load_source(emit(made, chosen=choices), "two")
     extents = {"b": 1, "h": 1, "m": 99, "n": 50, "j": 40, "d": 128, "e": 128}
