@@ -12,13 +12,14 @@ from math import prod
 import numpy as np
 
 from attnc.ir.evaluate import evaluate
-from attnc.ir.expr import Apply, Expr, Index, Number, Read
+from attnc.ir.expr import Apply, Expr, Extent, Index, Number, Param, Read
 from attnc.ir.frame import Scope, Value
+from attnc.ir.geometry.row_ranges import row_ranges
 from attnc.ir.geometry.tile_classes import tile_classes
 from attnc.ir.geometry.tile_runs import IntArray, Runs
 from attnc.ir.geometry.tiling import Axis, Bound
 from attnc.ir.presence import conjunction
-from attnc.ir.walk import index_ranks, substitute_indices
+from attnc.ir.walk import index_ranks, subexprs, substitute_indices
 
 # Up to so many pairs, every one is a tile of its own.
 _FEW = 1 << 20
@@ -34,6 +35,9 @@ def count_points(
 
     For axes that conditions tie together: runs are formed over all of them.
     """
+    counted = _in_ranges(predicate, rows, keys)
+    if counted is not None:
+        return counted
     named = index_ranks(predicate) <= {a.name for a in (*rows, *keys)}
     few = prod(a.extent for a in (*rows, *keys)) <= _FEW
     cut = _single if few or not named else _small
@@ -43,6 +47,21 @@ def count_points(
     runs = classes.runs()
     whole = _in_full(runs, classes.row_axes, classes.key_axes)
     return whole + _in_partial(predicate, runs, classes.row_axes, classes.key_axes, bound)
+
+
+def _in_ranges(predicate: Expr, rows: tuple[Axis, ...], keys: tuple[Axis, ...]) -> int | None:
+    """The number of pairs where each row is known to see one range of keys; else None."""
+    if len(rows) != 1 or len(keys) != 1 or rows[0].extent > _CHUNK:
+        return None
+    (row,), (key,) = rows, keys
+    put_in = not any(isinstance(e, (Param, Extent)) for e in subexprs(predicate))
+    if not put_in or not index_ranks(predicate) <= {row.name, key.name}:
+        return None
+    ranges = row_ranges(predicate, (row.name, row.extent), (key.name, key.extent))
+    if ranges is None:
+        return None
+    low, high = ranges.at(np.arange(row.extent))
+    return int(np.maximum(np.minimum(high, key.extent) - np.maximum(low, 0), 0).sum())
 
 
 def _single(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:

@@ -60,6 +60,19 @@ def test_points_counted_by_tiles(data: st.DataObject) -> None:
     assert found == np.broadcast_to(expected[chosen], (m, n, x)).sum()
 
 
+@settings(max_examples=60, deadline=None)
+@given(*(st.integers(0, 40) for _ in range(2)), *(st.integers(-45, 45) for _ in range(2)))
+def test_points_of_rows_that_see_one_range(m: int, n: int, before: int, after: int) -> None:
+    seen = call(
+        "and",
+        call("le", call("sub", M, N), Number(before)),
+        call("lt", N, call("add", call("floordiv", M, Number(2)), Number(after))),
+    )
+    found = count_points(seen, (Axis("m", m, 5),), (Axis("n", n, 3),), Bound({"m": m, "n": n}))
+    i, j = np.ogrid[:m, :n]
+    assert found == ((i - j <= before) & (j < i // 2 + after)).sum()
+
+
 def test_a_million_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     million = 1 << 20
     axes = (Axis("m", million, 1),), (Axis("n", million, 1),)
