@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 
 from attnc.codegen.config import MAX_COLUMNS, Config, padded
@@ -18,23 +19,51 @@ def traffic_bytes(
     """What a kernel moves to and from DRAM.
 
     places: programs that run at the same time; cache: bytes that the last cache level holds.
-    What programs stream that run at the same time is shared: they walk it side by side. If the
-    slices in flight exceed the cache, each round of programs fetches them anew (the refetch term of
-    KernelSight-LM and Sim-FA).
+    What programs stream that run at the same time is shared: they walk it side by side, neighbours
+    in places that overlap. If what they see at once exceeds the cache, each round of programs
+    fetches it anew (the refetch term of KernelSight-LM and Sim-FA).
     """
-    streamed = set(_streamed(stage))
-    others = {r.tensor for r in memory_reads(stage)} - streamed
+    streams = dict.fromkeys(_streamed(stage))
+    others = {r.tensor for r in memory_reads(stage)} - streams.keys()
     total = float(sum(map(call.tensor_bytes, others)))
-    sliced = [(t, call.tensor_bytes(t), _slices(call, stage, t)) for t in streamed]
-    in_flight = sum(
-        size / slices * min(slices, max(1.0, places * slices / max(1, visits.programs)))
-        for _, size, slices in sliced
-    )
-    for tensor, size, slices in sliced:
-        rounds = max(1.0, visits.programs / slices / places) if in_flight > cache else 1.0
-        most = _tile_bytes(call, stage, tensor, config) * _visited(visits)
-        total += min(size * rounds, most)
+    found = [_Stream.of(call, stage, t, config, visits, places) for t in streams]
+    fits = sum(s.at_once * s.slices_at_once for s in found) <= cache
+    for s in found:
+        again = 1.0 if fits else s.rounds
+        total += min(max(s.size, again * s.at_once * s.slices), s.most)
     return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A tensor that programs read along the swept rank.
+
+    size:      its bytes, in `slices` that no two points of the grid share
+    most:      what all programs together read of it
+    rounds:    of programs, per slice
+    at_once:   bytes of a slice that the programs of a round see
+    slices_at_once: how many slices are walked at the same time
+    """
+
+    size: float
+    slices: int
+    most: float
+    rounds: float
+    at_once: float
+    slices_at_once: float
+
+    @staticmethod
+    def of(
+        call: Call, stage: SweepStage, tensor: str, config: Config, visits: Visits, places: int
+    ) -> _Stream:
+        size, slices = call.tensor_bytes(tensor), _slices(call, stage, tensor)
+        programs = max(1, visits.programs)
+        most = float(_tile_bytes(call, stage, tensor, config) * _visited(visits))
+        per_slice, whole = programs / slices, size / slices
+        running = max(1.0, min(per_slice, places))
+        at_once = min(whole, most / programs + (running - 1) / max(1.0, per_slice) * whole)
+        walked = min(slices, max(1.0, places / max(1.0, per_slice)))
+        return _Stream(size, slices, most, max(1.0, per_slice / places), at_once, walked)
 
 
 def _streamed(stage: SweepStage) -> Iterator[str]:
