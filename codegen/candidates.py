@@ -77,18 +77,16 @@ def candidates(
     known, width = registers_of(stage, cascade), widest(stage, dims)
     rows = _up_to(_SIDES, dims.get(stage.row)) if stage.row is not None else (1,)
     keys = _up_to(_SIDES if stage.row is not None else _ONE_ROW_SIDES, dims.get(stage.swept))
-    found = []
-    for m in rows:
-        for n in keys:
-            for warps in _warps(stage, m):
-                one = Config(m, n, warps, limits.stages[0])
-                if _wasteful(one, known, width, itemsize):
-                    continue
-                found += [
-                    Config(m, n, warps, s)
-                    for s in limits.stages
-                    if lack(Config(m, n, warps, s), known, width, itemsize, limits) is None
-                ]
+    every = [
+        Config(m, n, warps, stages)
+        for m in rows
+        for n in keys
+        for warps in _warps(stage, m)
+        for stages in limits.stages
+    ]
+    fit = [c for c in every if lack(c, known, width, itemsize, limits) is None]
+    # Where all else is too large, threads that repeat each other's work are better than no kernel.
+    found = [c for c in fit if not _wasteful(c, known, width, itemsize)] or fit
     return tuple(sorted(found, key=lambda c: known.estimate(c, width, itemsize)))
 
 

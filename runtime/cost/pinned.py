@@ -55,7 +55,7 @@ def pinned(
     check_pins(pins)
     least = pins_of(smallest_config(stage, limits)) | dict(pins)
     smallest = Config(least["m"], least["n"], least["warps"], least["stages"])
-    if (short := _lack(call, stage, smallest, limits)) and short.resource.endswith("memory"):
+    if (short := lack_of(call, stage, smallest, limits)) and short.resource.endswith("memory"):
         raise AttncError(
             "E852",
             f"{config_text(smallest)} cannot be launched on `{target.name}`: {short}",
@@ -70,10 +70,11 @@ def pinned(
 def too_little(call: Call, stage: SweepStage, limits: Limits) -> str:
     """What even the smallest configuration lacks."""
     smallest = smallest_config(stage, limits)
-    return f"{config_text(smallest)}: {_lack(call, stage, smallest, limits) or 'it fits nowhere'}"
+    return f"{config_text(smallest)}: {lack_of(call, stage, smallest, limits) or 'it fits nowhere'}"
 
 
-def _lack(call: Call, stage: SweepStage, config: Config, limits: Limits) -> Lack | None:
+def lack_of(call: Call, stage: SweepStage, config: Config, limits: Limits) -> Lack | None:
+    """The resource of which a configuration surely takes too much, if there is one."""
     known, width = registers_of(stage, call.plan.cascade), widest(stage, call.widths(stage))
     return lack(config, known, width, call.itemsize, limits)
 

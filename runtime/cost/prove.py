@@ -87,6 +87,8 @@ class Prover:
     def search(self, ranked: Sequence[Config], first: int, wanted: int = 1) -> None:
         """Go down the list: `first` at once, then two by two, until `wanted` are sure.
 
+        If none is with descriptors, the first of them are tried without.
+
         Raises AttncError E812 where the compiler is absent, E813 where it takes none of them.
         """
         waiting = list(ranked)
@@ -99,6 +101,11 @@ class Prover:
             if len(self.refused) == len(self.tried) >= _MOST_REFUSED:
                 raise self.refused[0]
             waiting = [c for c in waiting if c not in batch and self._may_fit(c)]
+        if self.boxes and not self.sure:
+            # loads by pointers keep other things in registers
+            boxed = [p.config for p in self.bad if p.config.descriptors]
+            self._compile([replace(c, descriptors=False) for c in boxed[:first]])
+            self._prove_twins(wanted)
 
     @property
     def good(self) -> list[Proof]:

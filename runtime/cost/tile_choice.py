@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attnc.codegen.candidates import Limits, candidates
+from attnc.codegen.candidates import Limits, candidates, smallest_config
 from attnc.codegen.config import Config
 from attnc.codegen.emit import loads_boxes
 from attnc.errors import AttncError
@@ -18,7 +18,7 @@ from attnc.ir.plan import SweepStage
 from attnc.runtime.cost.calibration import Calibration, Tier, specs_only
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.machine_demand import MachineKernel
-from attnc.runtime.cost.pinned import FIELDS, Pins, config_text, pinned, too_little
+from attnc.runtime.cost.pinned import FIELDS, Pins, config_text, lack_of, pinned, too_little
 from attnc.runtime.cost.predict import check_memory, estimate
 from attnc.runtime.cost.prediction import StageTime
 from attnc.runtime.cost.prove import Proof, Prover, order, rough_ms
@@ -139,7 +139,7 @@ class _Search:
     def choose(self, prove: int) -> Choice:
         ranked = self.ranked()
         # what was asked for is compiled, whatever is estimated
-        configs = [c for c, _ in ranked] or (self._candidates() if self._asked else ())
+        configs = [c for c, _ in ranked] or (self._candidates() if self._asked else self._least())
         if not configs:
             raise self.nothing_fits(())
         prover = self.prover()
@@ -196,6 +196,12 @@ class _Search:
             kernel=best.kernel,
             note=note,
         )
+
+    def _least(self) -> tuple[Config, ...]:
+        """The configuration that takes least, unless it surely takes too much."""
+        limits = limits_of(self.target)
+        smallest = smallest_config(self.stage, limits)
+        return () if lack_of(self.call, self.stage, smallest, limits) else (smallest,)
 
     @property
     def _asked(self) -> bool:

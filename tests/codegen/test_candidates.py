@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attnc
+from attnc import library
 from attnc.codegen import Config, emit
 from attnc.codegen.candidates import (
     Limits,
@@ -19,7 +20,9 @@ from attnc.codegen.candidates import (
     split_counts,
 )
 from attnc.codegen.config import Chosen, registers_of, widest
+from attnc.compilation import complete_shape
 from attnc.dsl import load_text
+from attnc.ir.bind import with_joined
 from attnc.ir.pipeline import plan as plan_of
 from attnc.ir.plan import Plan, SweepStage
 from attnc.runtime.dtypes import torch_dtype
@@ -221,3 +224,17 @@ def test_each_kernel_has_its_own_choice() -> None:
     launches = find_launches(module, made.cascade, extents, {}, torch_dtype("bf16"), 32, 90)
     tiles = [(x.config["BLOCK_M"], x.num_stages) for x in launches]
     assert tiles == [(64, 2), (32, 3)]
+
+
+@pytest.mark.parametrize("generosity", [1.0, 1.3])
+def test_every_library_kernel_has_candidates_at_common_widths(generosity: float) -> None:
+    """Contracted heads (`talking_heads`: 8 x 128 at once) take the last tiles that there are."""
+    limits = Limits(255, 65536, 166912, generosity, (2, 3, 4))
+    for name in library.names():
+        attn = attnc.load(name)
+        extents = complete_shape(attn.plan, {}, attn.run_time_params)
+        bound = with_joined(attn.plan.cascade, extents)
+        for stage in attn.plan.stages:
+            if isinstance(stage, SweepStage):
+                dims = {r: bound[r] for r in (*stage.inner, *stage.columns)}
+                assert candidates(stage, attn.plan.cascade, dims, 2, limits), stage.name

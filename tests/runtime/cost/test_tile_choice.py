@@ -205,3 +205,23 @@ def test_what_the_compiler_refuses_whatever_the_tiles_is_its_error(
         choose(call, A100)
     assert e.value.code == "E813"
     assert len(seen) < 10
+
+
+def test_where_descriptors_spill_everywhere_tiles_are_loaded_by_pointers(
+    call: Call, compile_by: Callable[[Compiler], Compiled]
+) -> None:
+    compile_by(lambda c: resources(c, spills=64 if c.descriptors else 0))
+    (choice,) = choose(call, H100)
+    assert not choice.config.descriptors
+    assert choice.kernel is not None and choice.kernel.resources.spills == 0
+    assert any("spills 64 bytes" in p.reason for p in choice.rejected)
+
+
+def test_the_smallest_tile_is_tried_where_the_estimate_leaves_none(
+    make_call: Callable[..., Call], compile_by: Callable[[Compiler], Compiled]
+) -> None:
+    """Heads that are contracted together: 1024 at once."""
+    wide = make_call("talking_heads", {"D": 128, "E": 128})
+    compile_by(resources)
+    (choice,) = choose(wide, H100)
+    assert (choice.config.block_m, choice.config.block_n) == (16, 16)
