@@ -12,6 +12,7 @@ from attnc.predict_setup import FIDELITIES, Chosen, Setup, chosen_configs, make_
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.differences import explain_difference
 from attnc.runtime.cost.predict import check_memory, compiled, planned
+from attnc.runtime.cost.split_call import split_call
 from attnc.runtime.targets import Target
 from attnc.tiles import table, times
 
@@ -139,7 +140,8 @@ def _counts(call: Call, target: Target, p: Predicted, chosen: Chosen) -> Iterato
     """Where what was read in the kernels differs from what the plan counts."""
     if p.prediction.fidelity != "machine code":
         return
-    kernels = compiled(call, target, {s.name: chosen.configs[s.name] for s in call.sweeps})
+    call, configs = split_call(call, {s.name: chosen.configs[s.name] for s in call.sweeps})
+    kernels = compiled(call, target, configs)
     for stage in call.sweeps:
         kernel = kernels[stage.name]
         plan = planned(call, stage, target, kernel.config)

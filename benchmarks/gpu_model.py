@@ -30,6 +30,7 @@ from attnc.runtime.cost.fit import Errors, Measured, errors, fit
 from attnc.runtime.cost.other_stages import permutation_time, torch_time
 from attnc.runtime.cost.predict import Kernel, compiled, kernel_time, planned, predict, rule
 from attnc.runtime.cost.prediction import Fidelity, StageTime
+from attnc.runtime.cost.split_call import split_call
 from attnc.runtime.cost.tile_choice import choose, limits_of
 from attnc.runtime.targets import Target, load_target, target_of_device
 
@@ -169,7 +170,7 @@ def _exactly(s: Setting) -> Calibration:
 
 
 def _case(name: str, impl: str, tiny: bool, target: Target) -> _Case:
-    call, configs = _call(name, tiny), _configs(name, impl, tiny, target.name)
+    call, configs = split_call(_call(name, tiny), _configs(name, impl, tiny, target.name))
     if tiny:
         kernels = {s.name: planned(call, s, target, configs[s.name]) for s in call.sweeps}
     else:

@@ -87,6 +87,15 @@ def test_all_three_fidelities(predict: Run) -> None:
     assert all(x["reasons"] for x in found["fidelities"])
 
 
+@pytest.mark.slow
+def test_all_three_fidelities_of_a_sweep_in_parts(predict: Run) -> None:
+    """One query and many keys: a few programs would leave most of the GPU idle."""
+    shape = ("--shape", "B=1,H=4,G=4,M=1,N=8192,D=64,E=64", "--target", "h100")
+    status, out, err = predict("sdpa", *shape, "--explain")
+    assert (status, err) == (0, "")
+    assert "sdpa_parts: " in out and "sdpa_merge: " in out
+
+
 def test_specs_beside_each_other(predict: Run) -> None:
     others = ("--versus", "causal", "--versus", "sliding_window window=512")
     status, out, _ = predict(*WINDOW, *others)
