@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, TypeAlias
 
-from attnc.codegen.config import padded
+from attnc.codegen.config import FEW_ROWS, padded
 from attnc.codegen.scope import Scope
 from attnc.ir.bind import with_joined
 from attnc.ir.cascade import TensorDecl
@@ -72,6 +72,10 @@ class Call:
     def widths(self, stage: SweepStage) -> dict[str, int]:
         """The extents of the ranks that are whole in a tile: head dimensions."""
         return {r: self.extent(r) for r in (*stage.inner, *stage.columns)}
+
+    def has_few_rows(self, stage: SweepStage) -> bool:
+        """Whether all rows fit in the smallest tile, which the launcher's rule then takes."""
+        return stage.row is not None and self.extent(stage.row) <= FEW_ROWS
 
     def shape(self) -> dict[str, int]:
         """Extents by upper-case name."""

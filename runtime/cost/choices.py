@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from attnc.codegen.config import FEW_ROWS, Chosen, Config, widest
+from attnc.codegen.config import Chosen, Config, widest
 from attnc.ir.frame import ParamValue
 from attnc.ir.plan import Plan, SweepStage
 from attnc.runtime.cache import Cache, content_key
@@ -63,15 +63,10 @@ def kind_of(call: Call, stage: SweepStage) -> Kind:
         call.dtype,
         call.itemsize,
         widest(stage, call.widths(stage)),
-        few_rows(call, stage),
+        call.has_few_rows(stage),
         json.dumps(lengths),
         params_text(call.params),
     )
-
-
-def few_rows(call: Call, stage: SweepStage) -> bool:
-    """Whether the rows of a stage fit in its smallest tile."""
-    return stage.row is not None and call.extent(stage.row) <= FEW_ROWS
 
 
 def params_text(params: Mapping[str, ParamValue]) -> str:

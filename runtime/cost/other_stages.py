@@ -17,6 +17,7 @@ from attnc.ir.walk import iteration_ranks, statement_reads
 from attnc.runtime.cost.calibration import Calibration, Setting
 from attnc.runtime.cost.call import Call
 from attnc.runtime.cost.prediction import Interval, StageTime, interval
+from attnc.runtime.cost.timing import peak_flop_per_ms
 from attnc.runtime.targets import Target
 
 
@@ -31,8 +32,10 @@ def torch_time(call: Call, stage: TorchStage, target: Target, known: Calibration
             flops = 2 * points
         case _:
             flops = 0
-    peak = target.tensor_flop_per_clk * target.sms * target.clock_mhz * 1e3
-    units = {"tensor": flops / peak, "memory": moved / target.memory_bytes_per_second * 1e3}
+    units = {
+        "tensor": flops / peak_flop_per_ms(target),
+        "memory": moved / target.memory_bytes_per_second * 1e3,
+    }
     ms = _times(known, units)
     return StageTime(stage.name, "torch", ms, _limit(units, known), units, flops, moved, {})
 

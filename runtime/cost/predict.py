@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from attnc.codegen.config import Config, default_config, registers_of, widest
+from attnc.codegen.config import FEW_ROWS, Config, default_config, registers_of, widest
 from attnc.codegen.tile_demand import kernel_demand
 from attnc.errors import AttncError
 from attnc.ir.demand import KernelDemand
@@ -25,13 +25,10 @@ from attnc.runtime.cost.other_stages import permutation_time, torch_time
 from attnc.runtime.cost.prediction import Fidelity, Interval, Prediction, StageTime, interval
 from attnc.runtime.cost.split_call import split_call
 from attnc.runtime.cost.tile_visits import Mask, tile_visits, visible_points
-from attnc.runtime.cost.timing import Work, busy_ms, kernel_ms, total_demand
+from attnc.runtime.cost.timing import Work, busy_ms, kernel_ms, peak_flop_per_ms, total_demand
 from attnc.runtime.cost.traffic import traffic_bytes
 from attnc.runtime.machine_code import Resources
 from attnc.runtime.targets import Target
-
-# Of a launcher's rule: up to so many rows take the smallest tile.
-_FEW_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +124,7 @@ def check_memory(call: Call, target: Target) -> None:
 def rule(call: Call, stage: SweepStage) -> Config:
     """What the launcher of an emitted module picks, if nothing was chosen for the GPU."""
     found = default_config(stage, call.plan.cascade, call.widths(stage), call.itemsize)
-    few = stage.row is not None and call.extent(stage.row) <= _FEW_ROWS
-    return replace(found, block_m=_FEW_ROWS) if few else found
+    return replace(found, block_m=FEW_ROWS) if call.has_few_rows(stage) else found
 
 
 # kernels -----------------------------------------------------------------------------------------
@@ -237,8 +233,7 @@ def _times(work: Work, target: Target, fidelity: Fidelity, known: Calibration) -
     def ms(setting: Setting) -> float:
         match fidelity:
             case "tiles":
-                peak = target.tensor_flop_per_clk * target.sms * target.clock_mhz * 1e3
-                return total_demand(work).tensor / peak
+                return total_demand(work).tensor / peak_flop_per_ms(target)
             case "roofline":
                 busy = busy_ms(work, target, setting.clock)
                 memory = busy.pop("memory") / setting.memory

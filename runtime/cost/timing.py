@@ -55,6 +55,11 @@ def unit_rates(target: Target) -> dict[Unit, float]:
     }
 
 
+def peak_flop_per_ms(target: Target) -> float:
+    """Floating-point operations of all matrix units in a millisecond, at the target's clock."""
+    return target.tensor_flop_per_clk * target.sms * target.clock_mhz * 1e3
+
+
 def busy_clocks(d: Demand, rates: Mapping[Unit, float]) -> dict[Unit, float]:
     """Clocks for which a demand keeps each unit of an SM busy."""
     return {unit: getattr(d, unit) / rate for unit, rate in rates.items()}
